@@ -1,0 +1,40 @@
+# Each target installs what it needs first; `make setup` alone does only that.
+PYTHON ?= python3
+export PYTHON
+export PATH := $(PATH):/usr/sbin:/sbin
+BIN := .venv/bin
+TESTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint check vm lock clean
+
+help: ## this text
+	@echo 'make TARGET, where TARGET is one of:'
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## install what is missing: Debian packages (as root), .venv with pinned requirements, the wheel
+	@tools/debian-packages
+	@tools/environment
+
+demo: setup ## watch a small network being learned (root; nothing of this machine's own network is touched)
+	@$(BIN)/glacic lab
+
+test: setup ## all tests, those in the virtual machine among them; TESTS="tests/lab -k vm" for some
+	@$(BIN)/pytest $(TESTS)
+
+lint: setup ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test ## the gate: format, lint, types, tests
+
+vm: setup ## fetch the virtual machine's kernel; with CMD="uname -a" run that in it
+	@$(BIN)/python -P -m glacic.lab.vm -- $(CMD)
+
+lock: ## pin the Python requirements anew
+	@tools/lock
+
+clean: ## remove what was built here (the virtual machine's kernel stays in the user's cache folder)
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find glacic tests -name __pycache__ -type d -exec rm -rf {} +

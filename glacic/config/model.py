@@ -1,0 +1,229 @@
+"""What a configuration is: frozen values, no behaviour, no text of HCL or nftables.
+
+Step 4 of road 1: decode.py makes these, validate.py checks them against each other, everything behind reads them.
+Every block keeps `spans`: attribute name -> Span of that attribute, "" -> Span of the block's header, for error messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+
+from glacic.config.source import Span
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+Spans = Mapping[str, Span]
+
+FIREWALL = "firewall"  # the reserved zone: the machine itself
+DROP_INPUT = "DROP_INPUT"  # the reserved policies: what an internal zone sends and no policy claims
+DROP_FORWARD = "DROP_FORWARD"
+
+RESERVED_CT_MARK = 0x00C0_0000  # connection mark bits that firewall/claims.py owns (CT_FAIL_OPEN, CT_INSPECT): not for
+#                                 offload_mark. Repeated here because config imports nothing of ours; a test compares them
+MAX_LEARNING_POLICIES = (1 << 14) - 1  # what the packet mark can number, claims.MAX_POLICIES; compared likewise
+
+
+class Action(StrEnum):
+    ACCEPT = "accept"
+    DROP = "drop"
+    REJECT = "reject"
+
+
+class FailMode(StrEnum):
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Identity(StrEnum):
+    """What names the source of a flow: the MAC address where there is one, or always the IP address."""
+
+    MAC = "mac"
+    IP = "ip"
+
+
+class Granularity(StrEnum):
+    """What a flow is made of besides source, protocol and port: nothing more, or the destination address too."""
+
+    SERVICE = "service"
+    DESTINATION = "destination"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`count` per `unit` ("second", "minute", "hour", "day")."""
+
+    count: int
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """Ports first..last, both included; a single port has first == last. 0..65535, host byte order."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Addresses first..last, both included, of one family."""
+
+    first: Address
+    last: Address
+
+
+@dataclass(frozen=True, slots=True)
+class SetRef:
+    """`@name`: a named set of the same configuration."""
+
+    name: str
+
+
+PortSpec = tuple[PortRange | SetRef, ...]
+AddressSpec = tuple[Network | AddressRange | SetRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleLearning:
+    """The `rule_learning` block. Times in seconds, None = no bound or not set."""
+
+    enabled: bool = False
+    learning_mode: bool = False
+    inline_mode: bool = False
+    log_group: int = 0  # inline: the first queue number; otherwise the nflog group
+    queues: int = 1
+    learn_for_s: int | None = None
+    learn_max_per_source: int = 256
+    learn_max: int = 100_000
+    rate_limit: Rate | None = None  # None: the mode's default (nflog 10/minute, inline none)
+    ignore_networks: tuple[Network, ...] = ()
+    retention_days: int = 30
+    cache_size: int = 10_000
+    fail_mode: FailMode = FailMode.OPEN
+    queue_full: FailMode = FailMode.CLOSED
+    engine_error: FailMode = FailMode.CLOSED
+    packet_window: int = 0
+    offload_mark: int = 0x00200000  # bits of the connection mark
+    database: Path | None = None
+    spans: Spans = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zone:
+    """A set of interfaces (names may end in `*`), of networks, or of both (then both must fit)."""
+
+    name: str
+    interfaces: tuple[str, ...] = ()
+    networks: tuple[Network, ...] = ()
+    external: bool = False
+    identity: Identity = Identity.MAC
+    services: tuple[str, ...] = ()  # names from config/services.py
+    management: tuple[str, ...] = ()
+    description: str = ""
+    spans: Spans = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule of a policy. An empty tuple or None matches everything."""
+
+    name: str
+    action: Action
+    protos: tuple[str, ...] = ()  # names from config/services.py PROTOCOLS
+    dest_port: PortSpec = ()
+    source_port: PortSpec = ()
+    src_ip: AddressSpec = ()
+    dest_ip: AddressSpec = ()
+    ct_state: tuple[str, ...] = ()
+    icmp_type: tuple[str, ...] = ()  # nft's own names or numbers as text; which family: `protos`
+    in_interface: tuple[str, ...] = ()
+    out_interface: tuple[str, ...] = ()
+    limit: Rate | None = None
+    log: str | None = None  # None: no log; "": with the default prefix; else the prefix
+    comment: str = ""
+    disabled: bool = False
+    spans: Spans = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What zone `source` may send to zone `destination`: rules in order, then `action` for the rest."""
+
+    source: str
+    destination: str
+    name: str
+    action: Action = Action.DROP
+    learn: bool | None = None  # None: as rule_learning says
+    granularity: Granularity = Granularity.SERVICE
+    description: str = ""
+    rules: tuple[Rule, ...] = ()
+    spans: Spans = field(default_factory=dict, compare=False, repr=False)
+
+
+class SetType(StrEnum):
+    """Element types of a named set. ADDRESS holds both families and becomes two nft sets."""
+
+    IPV4 = "ipv4_addr"
+    IPV6 = "ipv6_addr"
+    ADDRESS = "address"
+    PORT = "inet_service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedSet:
+    """`set "name" { type, elements }`: addresses, networks and address ranges, or ports and port ranges."""
+
+    name: str
+    type: SetType
+    elements: tuple[Network | AddressRange | PortRange, ...] = ()
+    description: str = ""
+    spans: Spans = field(default_factory=dict, compare=False, repr=False)
+
+
+class NatKind(StrEnum):
+    MASQUERADE = "masquerade"
+    SNAT = "snat"
+    DNAT = "dnat"  # a port forward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nat:
+    """One `nat "name"` block.
+
+    MASQUERADE, SNAT: what leaves by `out_interface` (and comes from `src_ip`). DNAT: what comes in by `in_interface` for
+    `dest_ip` and `protos`/`dest_port` goes to `to_ip` (`to_port`, 0 = unchanged), and is accepted on its way there.
+    family: 4, 6 or 0 for both; addresses decide where there are any, masquerade alone means 4.
+    """
+
+    name: str
+    kind: NatKind
+    family: int = 4
+    in_interface: tuple[str, ...] = ()
+    out_interface: tuple[str, ...] = ()
+    src_ip: AddressSpec = ()
+    dest_ip: AddressSpec = ()
+    protos: tuple[str, ...] = ()
+    dest_port: PortSpec = ()
+    to_ip: Address | None = None
+    to_port: int = 0
+    description: str = ""
+    spans: Spans = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration, valid when it comes from load.load(). Blocks in file order."""
+
+    path: Path
+    rule_learning: RuleLearning = field(default_factory=RuleLearning)
+    zones: tuple[Zone, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    sets: tuple[NamedSet, ...] = ()
+    nats: tuple[Nat, ...] = ()

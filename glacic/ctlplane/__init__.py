@@ -1,0 +1,1 @@
+"""The outside world: sockets, signals, processes and people."""

@@ -1,0 +1,136 @@
+"""The control process's handle on its worker: start it, talk to it, notice that it hangs or died, end it.
+
+The worker is a process of its own, started afresh (not forked), with one socket pair to its parent. Lines on it are
+those of protocol.py with an `id`; the worker's heartbeats and other events come in between. The worker asks the
+kernel to be killed with its parent (prctl(2), PR_SET_PDEATHSIG), so that a dead service always means "no listener".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import sys
+from typing import Any
+
+from glacic.ctlplane import protocol
+from glacic.errors import GlacicError
+
+START_S = 300.0  # until the first heartbeat: an emulated machine imports slowly, and nothing waits on it but the start
+HUNG_S = 5.0  # silence for longer than this is a hung worker (it beats twice a second)
+STOP_S = 30.0  # for a clean stop: the last transaction and the last elements
+_LINE = 1 << 28  # bytes; settings with thousands of policies are one line, and both ends are ours
+
+
+class Worker:
+    """One worker process. Not reused: a dead one is replaced by a new object."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._ended: asyncio.Task[int] | None = None
+        self._heard = 0.0
+        self._beats = 0
+        self.learning = False  # whether any policy learns, as of the last heartbeat
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id; 0 before it is started."""
+        return self._process.pid if self._process else 0
+
+    async def start(self) -> None:
+        """Start the process; it is heard from by its heartbeats."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "glacic.ctlplane.worker",
+                str(theirs.fileno()),
+                str(os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
+        self._heard = asyncio.get_running_loop().time()
+        self._reading = asyncio.create_task(self._read(reader))
+        self._ended = asyncio.create_task(self._process.wait())
+
+    def silent_for_s(self) -> float:
+        """Seconds since the worker was last heard, less what a start may take."""
+        silence = asyncio.get_running_loop().time() - self._heard
+        return silence if self._beats else silence - START_S
+
+    async def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the end of the process; its exit status, negative for a signal. None where it lives on."""
+        if self._ended is None:
+            return 0
+        await asyncio.wait({self._ended}, timeout=timeout_s)
+        return self._ended.result() if self._ended.done() else None
+
+    async def call(self, do: str, **args: Any) -> Any:
+        """The worker's answer. Raises the error it answers with, or GlacicError where it dies meanwhile."""
+        if self._writer is None or self._writer.is_closing():
+            raise GlacicError("the worker is not running")
+        number = next(self._ids)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            self._writer.write(protocol.pack({"id": number, **protocol.request(do, args)}))
+            await self._writer.drain()
+            return await future
+        except ConnectionError:
+            raise GlacicError("the worker went away") from None
+        finally:
+            del self._waiting[number]
+
+    def kill(self) -> None:
+        """End it now; SIGKILL also ends a stopped process."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def stop(self) -> None:
+        """Ask for a clean end, and kill what does not obey in time."""
+        try:
+            await asyncio.wait_for(self.call("stop"), STOP_S)
+            if await self.wait(STOP_S) is None:
+                self.kill()
+        except (GlacicError, TimeoutError):
+            self.kill()
+        await self.wait()
+
+    async def close(self) -> None:
+        """Let go of the socket of a worker that has ended."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                message = protocol.unpack(line)
+                self._heard = asyncio.get_running_loop().time()
+                if "event" in message:
+                    self._beats += 1
+                    self.learning = message["learning"]
+                    continue
+                future = self._waiting.get(message.get("id", 0))
+                if future is not None and not future.done():
+                    self._settle(future, message)
+        except ConnectionError:
+            pass  # it was killed: the waiting calls are told below
+        finally:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(GlacicError("the worker went away"))
+
+    def _settle(self, future: asyncio.Future[Any], message: dict[str, Any]) -> None:
+        try:
+            future.set_result(protocol.result_of(message))
+        except GlacicError as error:
+            future.set_exception(error)

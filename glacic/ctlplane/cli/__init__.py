@@ -1,0 +1,82 @@
+"""The command line: one file per command here, each a client of the control socket or a thin caller of one package.
+
+Nothing is imported before the command that needs it is known: `glacic stats` must answer in well under 200 ms, and only
+what runs the engine may import hcl2, sqlalchemy or scapy. Exit codes are those of errors.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import glacic
+from glacic.ctlplane.cli.options import Options, add_common, options_from
+from glacic.errors import ConfigError, GlacicError
+
+# command -> (module below this package, what it does)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("run", "run the service in the foreground"),
+    "check": ("check", "check a configuration, and report every error in it"),
+    "show": ("show", "print the nftables script of a configuration"),
+    "apply": ("apply", "load the configuration's ruleset into the kernel"),
+    "unload": ("unload", "remove Glacic's table from the kernel"),
+    "reload": ("reload", "have the service read its configuration again"),
+    "status": ("status", "say whether the service is running and in force"),
+    "stats": ("stats", "show queues, cache, latency and flow counts"),
+    "flows": ("flows", "list, show and decide learned flows"),
+    "learn": ("learn", "switch learning on or off"),
+    "replay": ("replay", "show what would be learned from a packet capture"),
+    "doctor": ("doctor", "try what this kernel and machine can do"),
+    "lab": ("lab", "watch a small network being learned"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser(words).parse_args(words)
+    options = options_from(arguments, os.environ)
+    try:
+        code: int = arguments.run(arguments, options)
+        sys.stdout.flush()
+    except ConfigError as error:
+        return _fail(options, error, errors=[diagnostic.as_dict() for diagnostic in error.diagnostics])
+    except GlacicError as error:
+        return _fail(options, error)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for these words: only the module of the command that they name is imported."""
+    parser = argparse.ArgumentParser(
+        prog="glacic",
+        description="A firewall service that learns: HCL in, nftables out, the first packet kept.",
+        epilog="exit codes: 0 fine, 1 the answer is no, 2 usage, 3 the service cannot be reached, 4 the kernel refused",
+    )
+    parser.add_argument("--version", action="version", version=f"glacic {glacic.__version__}")
+    add_common(parser)
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for name, (module_name, summary) in COMMANDS.items():
+        if name in words:
+            module = importlib.import_module(f"{__name__}.{module_name}")
+            command = commands.add_parser(name, help=summary, description=module.__doc__)
+            module.add_arguments(command)
+        else:
+            commands.add_parser(name, help=summary)
+    return parser
+
+
+def _fail(options: Options, error: GlacicError, **more: object) -> int:
+    if options.json:
+        options.emit({"error": str(error), "exit": error.exit_code, **more})
+    else:
+        print(error if isinstance(error, ConfigError) else f"glacic: {error}", file=sys.stderr)
+    return error.exit_code

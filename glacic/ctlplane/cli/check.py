@@ -1,0 +1,42 @@
+"""Check a configuration: every error in it, each with its place and what to do. Nothing is applied, no rights are
+needed."""
+
+from __future__ import annotations
+
+import argparse
+
+from glacic.ctlplane.cli.options import Options, add_common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`glacic check`."""
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(_: argparse.Namespace, options: Options) -> int:
+    """0 where the configuration is valid, else 1."""
+    from glacic.config import load
+
+    config, diagnostics = load.examine(options.config)
+    errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
+    notes = [diagnostic for diagnostic in diagnostics if diagnostic.severity != "error"]
+    if options.json:
+        options.emit(
+            {
+                "valid": config is not None,
+                "errors": [diagnostic.as_dict() for diagnostic in errors],
+                "notes": [diagnostic.as_dict() for diagnostic in notes],
+            }
+        )
+        return 0 if config else 1
+    for diagnostic in diagnostics:
+        print(diagnostic.render(), end="\n\n")
+    if config is None:
+        print(f"{options.config}: {len(errors)} error{'s' if len(errors) != 1 else ''}")
+        return 1
+    print(
+        f"{options.config}: valid: {len(config.zones)} zones, {len(config.policies)} policies, "
+        f"{sum(len(policy.rules) for policy in config.policies)} rules"
+    )
+    return 0

@@ -1,0 +1,30 @@
+"""Say whether the service is running and in force: 0 only once the hooks and readers are in place."""
+
+from __future__ import annotations
+
+import argparse
+
+from glacic.ctlplane.cli.options import Options, add_common, say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`glacic status`."""
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(_: argparse.Namespace, options: Options) -> int:
+    """0 running, 1 starting or degraded, 3 unreachable."""
+    with options.client() as service:
+        status = service.call("status")
+    if options.json:
+        options.emit(status)
+    else:
+        say(f"{status['state']}{': ' + status['reason'] if status['reason'] else ''}")
+        say(f"  config    {status['config']}")
+        say(f"  ruleset   {'in force' if status['applied'] else 'not applied by this service'}")
+        say(f"  mode      {status['mode']}")
+        say(f"  learning  {status['learning']}")
+        say(f"  worker    pid {status['worker_pid']}, started {status['worker_starts']} time(s)")
+        say(f"  since     {status['since']}")
+    return 0 if status["state"] == "running" else 1

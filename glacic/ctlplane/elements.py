@@ -1,0 +1,143 @@
+"""Where the roads meet, read back: the names of the table's sets, and the elements of one with their counters.
+
+A netlink dump of our own, message by message: libnftables would need 1.5 KB for each element and, with a million of
+them, ten seconds. Implements `glacic.firewall.learned.Kernel`. Refuses to change anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+
+from glacic.ctlplane import netlink
+from glacic.ctlplane.nlsocket import NetlinkSocket, refused
+from glacic.errors import KernelRefused
+from glacic.firewall.claims import TABLE
+
+# linux/netfilter.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
+_NFPROTO_INET = 1
+_NFNL_SUBSYS_NFTABLES = 10 << 8
+_NFT_MSG_GETSET, _NFT_MSG_GETSETELEM = _NFNL_SUBSYS_NFTABLES | 10, _NFNL_SUBSYS_NFTABLES | 13
+_NFT_MSG_GETOBJ, _NFT_OBJECT_COUNTER = _NFNL_SUBSYS_NFTABLES | 19, 1
+_NFTA_OBJ_TABLE, _NFTA_OBJ_NAME, _NFTA_OBJ_TYPE, _NFTA_OBJ_DATA = 1, 2, 3, 4
+_NFTA_SET_TABLE, _NFTA_SET_NAME = 1, 2
+_NFTA_SET_ELEM_LIST_TABLE, _NFTA_SET_ELEM_LIST_SET, _NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
+_NFTA_SET_ELEM_KEY, _NFTA_SET_ELEM_EXPR, _NFTA_SET_ELEM_EXPRESSIONS = 1, 7, 11
+_NFTA_DATA_VALUE, _NFTA_EXPR_NAME, _NFTA_EXPR_DATA, _NFTA_LIST_ELEM, _NFTA_COUNTER_PACKETS = 1, 1, 2, 1, 2
+
+_NFGEN_LENGTH = 4
+_ATTRIBUTE = struct.Struct("=H H")
+_U64 = struct.Struct("!Q")
+
+
+class KernelSets:
+    """The sets of one table of family inet. Any thread may call, each call with a socket of its own."""
+
+    def __init__(self, table: str = TABLE) -> None:
+        self._table = table
+
+    def names(self) -> list[str]:
+        """The names of all sets; none where there is no such table. Raises KernelRefused."""
+        request = names_dump(self._table)
+        try:
+            with NetlinkSocket() as sock:
+                found = [set_name(message.body, self._table) for message in sock.dump(request)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise KernelRefused(f"cannot read the sets of table inet {self._table}: {refused(error)}") from None
+        return [name for name in found if name]
+
+    def counter(self, name: str) -> int:
+        """The packets that a named counter of the table has counted; 0 where there is none. Raises KernelRefused."""
+        try:
+            with NetlinkSocket() as sock:
+                found = dict(named_counter(message.body) for message in sock.dump(counters_dump(self._table)))
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise KernelRefused(f"cannot read the counters of table inet {self._table}: {refused(error)}") from None
+        return found.get(name, 0)
+
+    def elements(self, name: str) -> Iterator[tuple[bytes, int]]:
+        """(key as the kernel stores it, packets counted) of every element; none where there is no such set.
+
+        What is added or removed while it is read may be left out or come twice. Raises KernelRefused.
+        """
+        try:
+            with NetlinkSocket() as sock:
+                for message in sock.dump(elements_dump(self._table, name)):
+                    yield from elements_in(message.body)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise KernelRefused(f"cannot read set {name} of table inet {self._table}: {refused(error)}") from None
+
+
+def counters_dump(table: str) -> bytes:
+    """The request for every named counter of a table."""
+    body = (
+        netlink.generic(_NFPROTO_INET)
+        + netlink.attribute(_NFTA_OBJ_TABLE, table.encode() + b"\0")
+        + netlink.attribute(_NFTA_OBJ_TYPE, struct.pack("!I", _NFT_OBJECT_COUNTER))
+    )
+    return netlink.message(_NFT_MSG_GETOBJ, body, netlink.NLM_F_DUMP)
+
+
+def named_counter(body: bytes) -> tuple[str, int]:
+    """(name, packets) in the body of an NFT_MSG_NEWOBJ for a counter."""
+    found = netlink.attributes(body, _NFGEN_LENGTH)
+    name = found.get(_NFTA_OBJ_NAME, b"").rstrip(b"\0").decode(errors="replace")
+    packets = netlink.attributes(found.get(_NFTA_OBJ_DATA, b"")).get(_NFTA_COUNTER_PACKETS, b"")
+    return name, int(_U64.unpack(packets)[0]) if len(packets) == _U64.size else 0
+
+
+def names_dump(table: str) -> bytes:
+    """The request for every set of a table."""
+    body = netlink.generic(_NFPROTO_INET) + netlink.attribute(_NFTA_SET_TABLE, table.encode() + b"\0")
+    return netlink.message(_NFT_MSG_GETSET, body, netlink.NLM_F_DUMP)
+
+
+def elements_dump(table: str, name: str) -> bytes:
+    """The request for every element of a set."""
+    body = (
+        netlink.generic(_NFPROTO_INET)
+        + netlink.attribute(_NFTA_SET_ELEM_LIST_TABLE, table.encode() + b"\0")
+        + netlink.attribute(_NFTA_SET_ELEM_LIST_SET, name.encode() + b"\0")
+    )
+    return netlink.message(_NFT_MSG_GETSETELEM, body, netlink.NLM_F_DUMP)
+
+
+def set_name(body: bytes, table: str) -> str:
+    """The name in the body of an NFT_MSG_NEWSET; "" where it has none or is another table's."""
+    found = netlink.attributes(body, _NFGEN_LENGTH)
+    if found.get(_NFTA_SET_TABLE, b"").rstrip(b"\0") != table.encode():
+        return ""
+    return found.get(_NFTA_SET_NAME, b"").rstrip(b"\0").decode(errors="replace")
+
+
+def elements_in(body: bytes) -> Iterator[tuple[bytes, int]]:
+    """(key, packets) of the elements in the body of an NFT_MSG_NEWSETELEM; what cannot be read is left out."""
+    elements = netlink.attributes(body, _NFGEN_LENGTH).get(_NFTA_SET_ELEM_LIST_ELEMENTS, b"")
+    at, end = 0, len(elements)
+    while at + 4 <= end:
+        length, _ = _ATTRIBUTE.unpack_from(elements, at)
+        if length < 4 or at + length > end:
+            return
+        found = netlink.attributes(elements[at + 4 : at + length])
+        key = netlink.attributes(found.get(_NFTA_SET_ELEM_KEY, b"")).get(_NFTA_DATA_VALUE)
+        if key is not None:
+            yield key, _packets(found)
+        at += length + 3 & ~3
+
+
+def _packets(element: dict[int, bytes]) -> int:
+    """What the element's counter says; 0 where it has none. One expression stands plainly, several in a list."""
+    expression = element.get(_NFTA_SET_ELEM_EXPR)
+    if expression is None:
+        expression = netlink.attributes(element.get(_NFTA_SET_ELEM_EXPRESSIONS, b"")).get(_NFTA_LIST_ELEM, b"")
+    found = netlink.attributes(expression)
+    if found.get(_NFTA_EXPR_NAME, b"").rstrip(b"\0") != b"counter":
+        return 0
+    packets = netlink.attributes(found.get(_NFTA_EXPR_DATA, b"")).get(_NFTA_COUNTER_PACKETS, b"")
+    return int(_U64.unpack(packets)[0]) if len(packets) == _U64.size else 0

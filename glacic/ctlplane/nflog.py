@@ -1,0 +1,175 @@
+"""Road 2, the reader of a log group: copies of packets that are dropped already -> policy and Packet -> Engine.
+
+The decision changes what is known, not the packet: an allowed flow becomes an element of the kernel's sets, and the
+next try passes. The rule's prefix names the policy; where two policies share one (DROP_INPUT by MAC and by IP), the
+mark says which. Many packets come in one read, numbered, so what was lost can be counted.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Self
+
+from glacic.config.policies import LearningPolicy
+from glacic.ctlplane import netlink, nlsocket
+from glacic.ctlplane.netlink import Logged
+from glacic.ctlplane.reading import COPY_RANGE, RECEIVE_BUFFER, STOP_S, Holder, Rules, tally
+from glacic.errors import KernelRefused
+from glacic.firewall import claims
+from glacic.learning.flow import Why
+from glacic.learning.packet import Unknown, decode
+
+BATCH = 64  # packets the kernel collects before it wakes the reader
+BATCH_MS = 20  # and no longer than this: a client tries again after a second, and must find the way open then
+_BATCH_BYTES = 32_768  # room for BATCH packets with their attributes; the kernel allows 128 KiB
+_READ = 1 << 17  # bytes
+_SEQUENCES = 1 << 32
+
+
+class LogReader:
+    """One log group. open() binds it, run() reads until stop()."""
+
+    def __init__(
+        self,
+        group: int,
+        holder: Holder,
+        *,
+        receive_buffer: int = RECEIVE_BUFFER,
+        on_trouble: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.group = group
+        self._holder = holder
+        self._receive_buffer = receive_buffer
+        self._on_trouble = on_trouble
+        self._received = self._lost = self._overruns = self._engine_errors = 0
+        self._next: int | None = None  # the sequence number that the next packet should have
+        self._reasons: Counter[Why] = Counter()
+        self._unreadable: Counter[str] = Counter()
+        self._stopping = False
+        self._life = threading.Lock()  # who closes: run() at its end, or stop() where it does not run
+        self._running = False
+
+    def open(self) -> Self:
+        """Bind the group in the network namespace of this thread. Raises KernelRefused."""
+        try:
+            self._netlink = nlsocket.NetlinkSocket()
+        except OSError as error:
+            raise KernelRefused(f"cannot open a netlink socket: {nlsocket.refused(error)}") from None
+        try:
+            nlsocket.set_receive_buffer(self._netlink.socket, self._receive_buffer)
+            self._netlink.request(netlink.nflog_bind(self.group))
+            early = self._netlink.request(
+                netlink.nflog_configure(
+                    self.group, copy_range=COPY_RANGE, batch=BATCH, timeout_ms=BATCH_MS, buffer=_BATCH_BYTES
+                )
+            )
+            nlsocket.set_receive_timeout(self._netlink.socket, STOP_S)
+        except OSError as error:
+            self._netlink.close()
+            if error.errno == errno.EPERM:
+                raise KernelRefused(
+                    f"another program owns log group {self.group} (or CAP_NET_ADMIN is missing): "
+                    "end it, or choose another log_group"
+                ) from None
+            raise KernelRefused(f"cannot bind log group {self.group}: {nlsocket.refused(error)}") from None
+        self._early = early
+        return self
+
+    def run(self) -> None:
+        """Read until stop(), then give the group up. Raises KernelRefused."""
+        with self._life:
+            if self._stopping:
+                return
+            self._running = True
+        try:
+            for datagram in self._early:
+                self._read(datagram)
+            while not self._stopping:
+                datagram = self._receive()
+                if datagram:
+                    self._read(datagram)
+        except OSError as error:
+            raise KernelRefused(f"cannot read log group {self.group}: {error.strerror}") from None
+        finally:
+            self._netlink.close()
+
+    def stop(self) -> None:
+        """Let run() end, within STOP_S; where it has not begun, close. From any thread, any number of times."""
+        with self._life:
+            self._stopping = True
+            if not self._running:
+                self._netlink.close()
+
+    def stats(self) -> dict[str, Any]:
+        """What this reader has read. lost: numbered by the kernel and never seen. overruns: how often it said so."""
+        return {
+            "num": self.group,
+            "received": self._received,
+            "lost": self._lost,
+            "overruns": self._overruns,
+            "engine_errors": self._engine_errors,
+            "decisions": tally(self._reasons),
+            "unreadable": tally(self._unreadable),
+        }
+
+    def _receive(self) -> bytes:
+        """The next datagram; empty where none came for STOP_S, or where the kernel had to throw some away."""
+        try:
+            return self._netlink.socket.recv(_READ)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self._overruns += 1
+            return b""
+
+    def _read(self, datagram: bytes) -> None:
+        rules = self._holder.rules
+        for message in netlink.messages(datagram):
+            if message.type != netlink.NFULNL_MSG_PACKET:
+                continue
+            packet = netlink.logged(message.body)
+            self._received += 1
+            self._count_lost(packet.sequence)
+            try:
+                self._reasons[self._decide(packet, rules)] += 1
+            except Exception as error:  # the packet is gone; the next one may do better
+                self._trouble(f"{type(error).__name__}: {error}")
+
+    def _count_lost(self, sequence: int | None) -> None:
+        if sequence is None:
+            return
+        if self._next is not None:
+            self._lost += (sequence - self._next) % _SEQUENCES
+        self._next = (sequence + 1) % _SEQUENCES
+
+    def _decide(self, logged: Logged, rules: Rules) -> Why:
+        packet = decode(logged.payload)
+        if isinstance(packet, Unknown):
+            self._unreadable[packet.reason] += 1
+            return Why.UNREADABLE
+        decision = rules.engine.decide(packet, policy_of(logged, rules), logged.mac, time.time_ns())
+        if decision.why is Why.STORE_UNAVAILABLE:
+            self._trouble(rules.engine.store_trouble)
+        return decision.why
+
+    def _trouble(self, text: str) -> None:
+        self._engine_errors += 1
+        self._on_trouble(f"log group {self.group}: {text}")
+
+
+def policy_of(logged: Logged, rules: Rules) -> LearningPolicy | None:
+    """The policy that the prefix names, in the variant that the mark names; None for a prefix that is not ours.
+
+    A mark counts only where both agree: outside inline mode nobody clears its field, and it may be a router's.
+    """
+    name = logged.prefix.removesuffix(": ")
+    marked = rules.engine.policies.get(claims.number_in(logged.mark, rules.highest_number))
+    if marked is not None and marked.name == name:
+        return marked
+    return rules.engine.by_name.get(name)

@@ -1,0 +1,31 @@
+"""Tells systemd how the service is doing, by the datagrams of sd_notify(3). Without NOTIFY_SOCKET it tells nobody."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def notify(*lines: str) -> bool:
+    """Send assignments such as "READY=1" or "STATUS=...". False where no manager listens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return False
+    if address.startswith("@"):  # an abstract socket: unix(7) writes its leading NUL as @
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        try:
+            sender.sendto("\n".join(lines).encode(), address)
+        except OSError:
+            return False  # a manager that went away is no reason to stop filtering
+    return True
+
+
+def watchdog_interval_s() -> float | None:
+    """How often to send WATCHDOG=1: half of what the manager allows (sd_watchdog_enabled(3)); None where it does not
+    ask."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
+    if not microseconds.isdigit() or int(microseconds) == 0 or pid != str(os.getpid()):
+        return None
+    return int(microseconds) / 2_000_000

@@ -1,0 +1,110 @@
+"""The engine process: queue and log readers, the engine, the store's writer, the kernel's learned sets. Child of
+service.py.
+
+One thread per queue and log group; one writes the database (learning/writer.py), one changes the kernel's sets
+(mapper.py), one logs (journal.py), one reads counters and forgets old flows (upkeep.py), and this one obeys the
+parent. A thread that ends where it should run ends the process: the parent starts a new one. Messages are those of
+protocol.py with an `id`.
+
+The process dies with its parent (PR_SET_PDEATHSIG), so that a dead service always means "no listener".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from glacic.ctlplane import logs, protocol
+from glacic.ctlplane.settings import from_message
+from glacic.ctlplane.workshop import Workshop
+from glacic.errors import GlacicError, UsageError
+
+_log = logs.logger("worker")
+
+BEAT_S = 0.5
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m glacic.ctlplane.worker FD PARENT`: serve the socket FD until the parent says stop or goes away."""
+    descriptor, parent = map(int, arguments)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        return 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    logs.configure()
+    with socket.socket(fileno=descriptor) as link:
+        return Worker(link).run()
+
+
+class Worker:
+    """The parent's socket: takes requests one after the other, beats while every thread is alive."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._sending = threading.Lock()
+        self._stopped = threading.Event()
+        self._workshop = Workshop()
+        self._requests: dict[str, Callable[..., Any]] = {
+            "prepare": self._prepare,
+            "commit": self._workshop.commit,
+            "abort": self._workshop.abort,
+            "stats": self._workshop.stats,
+            "sync": self._workshop.sync,
+            "set_state": self._workshop.set_state,
+            "learn": self._workshop.learn,
+            "stop": self._stop,
+        }
+
+    def run(self) -> int:
+        """Until told to stop, or until the parent's end of the socket is closed."""
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        with self._link.makefile("rb") as lines:
+            while not self._stopped.is_set() and (line := lines.readline()):
+                self._send(self._answer(protocol.unpack(line)))
+        if not self._stopped.is_set():
+            self._workshop.close()
+        return 0
+
+    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        try:
+            request = self._requests.get(message["do"])
+            if request is None:
+                raise UsageError(f"no such request: {message['do']}")
+            answer = protocol.answer(request(**message["args"]))
+        except GlacicError as error:
+            answer = protocol.refusal(error)
+        return {"id": message["id"], **answer}
+
+    def _prepare(self, settings: dict[str, Any], save_numbers: bool) -> dict[str, Any]:
+        return self._workshop.prepare(from_message(settings), save_numbers)
+
+    def _stop(self) -> None:
+        self._workshop.close()
+        self._stopped.set()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(BEAT_S):
+            dead = self._workshop.dead_threads()
+            if dead:
+                _log.error("threads ended, so this worker ends", threads=dead)
+                os._exit(1)
+            self._send({"event": "heartbeat", "learning": self._workshop.learning_on()})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with self._sending:
+            try:
+                self._link.sendall(protocol.pack(message))
+            except OSError:
+                self._stopped.set()  # the parent is gone; the kernel ends this process, or readline() returns
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

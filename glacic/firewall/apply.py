@@ -1,0 +1,39 @@
+"""The end of road 1: a Ruleset becomes the kernel's table, in one transaction, or nothing changes.
+
+    prepare   a table is there, so that learned sets can be made and filled before any chain meets a packet
+    apply     the chains, and with them the hooks; what was learned stays, with its counters
+    unload    the table is gone
+
+Checking, taking a snapshot and rolling back are the kernel's: a transaction of nf_tables is in force as a whole, from
+one packet to the next, or it is refused as a whole. Refuses to touch any table but our own.
+"""
+
+from __future__ import annotations
+
+from glacic.firewall.claims import FAMILY, TABLE
+from glacic.firewall.nft import Nft
+from glacic.firewall.render import render, render_live
+from glacic.firewall.ruleset import Ruleset
+
+
+def prepare(nft: Nft) -> None:
+    """Have a table, if need be an empty one, which decides nothing. Raises KernelRefused."""
+    nft.run(f"add table {FAMILY} {TABLE}\n")
+
+
+def apply(nft: Nft, ruleset: Ruleset) -> None:
+    """Put the ruleset in force. Raises KernelRefused with the line of the script; then nothing has changed.
+
+    Learned sets are kept that the ruleset declares (compile_config's `shapes`), all others are dropped with their
+    elements. The caller sees to it that nobody makes a new one meanwhile.
+    """
+    present = nft.inventory()
+    nft.run(render(ruleset) if present is None else render_live(ruleset, present))
+
+
+def unload(nft: Nft) -> bool:
+    """Remove the table with everything in it. False where there was none. Raises KernelRefused."""
+    if nft.inventory() is None:
+        return False
+    nft.run(f"delete table {FAMILY} {TABLE}\n")
+    return True

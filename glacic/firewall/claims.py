@@ -1,0 +1,62 @@
+"""What Glacic takes for itself in the kernel, and why that one. Nothing else in the tree writes such a number.
+
+Table            `inet glacic`: one table for both families; other tables are never touched.
+Chain priority   filter (0) decides; filter + 10 reads what the hook answered: a packet accepted out of a queue goes on
+                 at the next priority of its hook (net/netfilter/nfnetlink_queue.c, nf_reinject).
+Packet mark      0x00ff0000, the field proven with the real `queue` statement: the low 16 bits are where routing tools
+                 and VPNs put theirs. Only more than 63 learning policies take the top byte as well.
+Connection mark  0x00800000 let in by a fail mode, 0x00400000 still in the packet window. `offload_mark` is the user's.
+Queues, groups   `log_group` (and `queues` numbers from there); with an inline rate limit one more, the sink.
+"""
+
+from __future__ import annotations
+
+FAMILY = "inet"
+TABLE = "glacic"
+
+BEHIND_HOOK = 10  # chain priority, after filter
+
+ASKED = 0x0080_0000  # in the packet mark: sent to the queue and not answered yet
+REJECT = 0x0040_0000  # in the packet mark: the engine says reject
+OFFLOAD = 0x0001_0000  # the whole field, in an answer: the packet window of this connection is over. Without ASKED it
+#                       can name no policy, and REJECT is not in it, so it is no other answer
+_NUMBER_LOW = 0x003F_0000  # in the packet mark: the number of the policy that asks
+_NUMBER_HIGH = 0xFF00_0000  # ... and its upper bits, where there are more than 63
+_LOW_BITS = 6
+
+CT_FAIL_OPEN = 0x0080_0000  # in the connection mark: a fail mode let this connection in
+CT_INSPECT = 0x0040_0000  # in the connection mark: accepted, and still sent through the queue (packet_window)
+
+MAX_POLICIES = (1 << 14) - 1  # what both halves of the number can name
+
+FAIL_OPEN_COUNTER = "fail_open"  # named counter: packets that a fail mode let through
+
+
+def field(highest_number: int) -> int:
+    """The bits of the packet mark that the hook uses when policies are numbered up to `highest_number`."""
+    low = ASKED | REJECT | _NUMBER_LOW
+    return low | _NUMBER_HIGH if highest_number >> _LOW_BITS else low
+
+
+def mark_of(number: int) -> int:
+    """The packet mark that asks for policy `number` (1..MAX_POLICIES)."""
+    if not 0 < number <= MAX_POLICIES:
+        raise ValueError(f"policy number {number} is not in 1..{MAX_POLICIES}")
+    return ASKED | (number & 0x3F) << 16 | (number >> _LOW_BITS) << 24
+
+
+def number_in(mark: int, highest_number: int) -> int:
+    """The policy number in a packet mark; 0 where nobody asked."""
+    if not mark & ASKED:
+        return 0
+    low = (mark & _NUMBER_LOW) >> 16
+    return low | ((mark & _NUMBER_HIGH) >> 24) << _LOW_BITS if highest_number >> _LOW_BITS else low
+
+
+def sink_queue(log_group: int, queues: int) -> int:
+    """The queue for what an inline rate limit holds back.
+
+    The worker binds it with room for no packet, so the kernel drops there while the worker lives, and does as the fail
+    mode says when nobody listens: the limit never decides in place of a fail mode, and user space sees no packet.
+    """
+    return log_group + queues

@@ -1,0 +1,91 @@
+"""Road 1: a Ruleset becomes the nft script, as a person would write it: commented, deterministic, one hook to a line.
+
+    render       the whole table, for `glacic show` and for a kernel that has none: the table is replaced
+    render_live  for a kernel that has the table: the same end, but what was learned stays, with its counters
+
+Both are one transaction. Refuses to change anything in what it is given: a rule's text is compile.py's.
+"""
+
+from __future__ import annotations
+
+from glacic.firewall.claims import FAIL_OPEN_COUNTER, FAMILY, TABLE
+from glacic.firewall.match import MAX_WIDTH, filled, indented
+from glacic.firewall.ruleset import Chain, Counter, Inventory, Part, Ruleset, Set
+
+_OURS = f"{FAMILY} {TABLE}"
+_HEADER = f"""\
+#!/usr/sbin/nft -f
+#
+# The firewall, as Glacic compiled it from its configuration. Loading this replaces the table `{_OURS}` in one
+# step and leaves every other table alone. What was learned is not written here: the service keeps it in sets of
+# its own, with a lookup for each in the chains learned_*.
+"""
+
+
+def render(ruleset: Ruleset) -> str:
+    """The script that makes the table anew, whatever was there."""
+    # A table can only be deleted where there is one, so it is added first: that is no error where it exists.
+    replace = f"table {_OURS}\ndelete table {_OURS}\n"
+    return f"{_HEADER}\n{replace}\n{_table(ruleset)}"
+
+
+def render_live(ruleset: Ruleset, present: Inventory) -> str:
+    """The script that turns the table `present` into this one.
+
+    Rules are flushed, so that nothing refers to anything; then what is stale goes, and every set whose contents are the
+    ruleset's own; then everything is declared. Learned sets that stay are declared as they are, which changes nothing.
+    """
+    kept = {part.name for part in ruleset.sets() if part.kept}
+    chains = {part.name for part in ruleset.chains()}
+    lines = [f"table {_OURS}", f"flush table {_OURS}"]
+    lines += [f"delete chain {_OURS} {name}" for name in sorted(present.chains - chains)]
+    lines += [f"delete set {_OURS} {name}" for name in sorted(present.sets - kept)]
+    if not any(ruleset.counters()):
+        # Whether there is one cannot be asked: nft would list every learned element along with it.
+        lines += [f"add counter {_OURS} {FAIL_OPEN_COUNTER}", f"delete counter {_OURS} {FAIL_OPEN_COUNTER}"]
+    return "\n".join(lines) + f"\n\n{_table(ruleset)}"
+
+
+def _table(ruleset: Ruleset) -> str:
+    blocks: list[str] = []
+    before: Part | None = None
+    for part in ruleset.parts:
+        text = indented(_remarks(part.note) + _part(part))
+        together = isinstance(part, Set) and isinstance(before, Set) and not part.note
+        blocks.append(text if before is None or together else f"\n{text}")
+        before = part
+    return f"table {_OURS} {{\n" + "\n".join(blocks) + "\n}\n"
+
+
+def _part(part: Part) -> str:
+    match part:
+        case Counter():
+            return f"counter {part.name} {{ }}"
+        case Set():
+            return _set(part)
+        case Chain():
+            return _chain(part)
+
+
+def _set(part: Set) -> str:
+    one_line = f"set {part.name} {{ {part.spec} }}"
+    if not part.elements and len(one_line) <= MAX_WIDTH * 2:
+        return one_line
+    elements = ", ".join(part.elements)
+    if len(elements) <= MAX_WIDTH:
+        return f"set {part.name} {{\n\t{part.spec}\n\telements = {{ {elements} }}\n}}"
+    return f"set {part.name} {{\n\t{part.spec}\n\telements = {{\n{indented(indented(filled(part.elements)))}\n\t}}\n}}"
+
+
+def _chain(chain: Chain) -> str:
+    lines = [str(chain.hook)] if chain.hook else []
+    for rule in chain.rules:
+        if lines and (rule.note or rule is chain.rules[0]):
+            lines.append("")
+        lines.append(_remarks(rule.note) + rule.statement)
+    body = indented("\n".join(lines))
+    return f"chain {chain.name} {{\n{body}\n}}" if body else f"chain {chain.name} {{\n}}"
+
+
+def _remarks(note: str) -> str:
+    return "".join(f"# {line}\n" for line in note.splitlines())

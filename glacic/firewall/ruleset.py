@@ -1,0 +1,93 @@
+"""Road 1: what the kernel is to hold, as frozen values: one table of sets, counters, chains and rules.
+
+compile.py makes these, render.py writes them down. Refuses to be text: a rule's statement is the only nft text in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. `statement`: nft text of one line. `note`: a comment for the reader of the script, above the rule."""
+
+    statement: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where a base chain hangs. priority: nft text such as `filter + 10`. policy: `accept` or `drop`."""
+
+    type: str
+    hook: str
+    priority: str
+    policy: str
+
+    def __str__(self) -> str:
+        return f"type {self.type} hook {self.hook} priority {self.priority}; policy {self.policy};"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain; a base chain where it has a hook."""
+
+    name: str
+    rules: tuple[Rule, ...] = ()
+    hook: Hook | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """A set. `spec`: nft text of its properties (`typeof ...; counter;`), `elements`: nft text of each.
+
+    kept: its elements come from elsewhere (learned flows) and outlive a new ruleset. Everything else about a set is
+    defined anew each time.
+    """
+
+    name: str
+    spec: str
+    elements: tuple[str, ...] = ()
+    kept: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """A named counter. It keeps its value when the ruleset is replaced."""
+
+    name: str
+    note: str = ""
+
+
+Part = Set | Counter | Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """The whole table, in the order in which a reader meets it: `parts` follow the packet's road."""
+
+    parts: tuple[Part, ...]
+
+    def chains(self) -> Iterator[Chain]:
+        """The chains, in order."""
+        return (part for part in self.parts if isinstance(part, Chain))
+
+    def sets(self) -> Iterator[Set]:
+        """The sets, in order."""
+        return (part for part in self.parts if isinstance(part, Set))
+
+    def counters(self) -> Iterator[Counter]:
+        """The named counters, in order."""
+        return (part for part in self.parts if isinstance(part, Counter))
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a kernel's table consists of, by name. Elements and rules are not in it: sets can be huge."""
+
+    chains: frozenset[str] = frozenset()
+    sets: frozenset[str] = frozenset()

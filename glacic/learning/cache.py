@@ -1,0 +1,278 @@
+"""Step 4 of road 2: the flows seen last, and every change that is not committed yet. What all packet threads share.
+
+Two locks, always taken in this order:
+
+    order  held for the whole of a change of a flow's state, and for the look into the database before it: changes
+           happen one after the other, and are told to the kernel in that order. Never held during a write to disk.
+    _lock  held for a few dictionary operations. A packet whose flow is cached takes only this one.
+
+A flow is an Entry, and there is one Entry for it wherever it is found (kept.py), so two threads never see two states.
+What a packet changes (when it was seen, how many) is added up in the Entry; the writer takes it from there: take()
+hands out a batch of everything that has changed, settle() says that it is committed. A forgotten flow is an Entry
+without a state until then.
+
+When the writer cannot write, changes pile up. At MAX_UNWRITTEN a new one is refused (StoreError); known flows still get
+their verdicts, and their counts wait in their entries, for as long as these are cached.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from glacic.errors import StoreError
+from glacic.learning.census import Census
+from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
+from glacic.learning.kept import Kept
+
+MAX_UNWRITTEN = 65_536  # changed flows held for the writer: a few seconds of the fastest learning, some 30 MB
+MAX_ADDRESSES = 16  # remembered per flow, the newest
+
+_CHUNK = 64  # entries copied for the writer under one lock: some 50 us that a packet may have to wait
+
+ParsedKey = tuple[str, bytes, int, int, bytes]  # a FlowKey in all but its type; a plain tuple is made five times faster
+
+
+class Written(NamedTuple):
+    """A flow whose state is to be written. packets: since it was written last."""
+
+    key: FlowKey
+    state: FlowState
+    first_seen_ns: int
+    last_seen_ns: int
+    packets: int
+    origin: str
+
+
+class Seen(NamedTuple):
+    """A flow of which only more packets were seen."""
+
+    key: FlowKey
+    last_seen_ns: int
+    packets: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """Everything that changed up to one moment, for one transaction, in the order of the fields."""
+
+    deleted: list[FlowKey] = field(default_factory=list)
+    added: list[Written] = field(default_factory=list)
+    changed: list[Written] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    addresses: list[tuple[FlowKey, bytes, int]] = field(default_factory=list)  # (flow, address, when)
+    transitions: list[Transition] = field(default_factory=list)
+
+
+class Entry:
+    """A flow in the cache. state None: forgotten, and its row not deleted yet. Guarded by the cache's lock."""
+
+    __slots__ = (
+        "added",
+        "addresses",
+        "batch",
+        "changed",
+        "first_seen_ns",
+        "key",
+        "last_seen_ns",
+        "origin",
+        "packets",
+        "replaces",
+        "state",
+        "unsaved",
+    )
+
+    def __init__(
+        self, key: FlowKey, state: FlowState | None, origin: str, first_seen_ns: int, last_seen_ns: int
+    ) -> None:
+        self.key = key
+        self.state = state
+        self.origin = origin
+        self.first_seen_ns = first_seen_ns
+        self.last_seen_ns = last_seen_ns
+        self.packets = 0  # seen and not handed to the writer yet
+        self.addresses: tuple[bytes, ...] = ()  # noted by this entry
+        self.unsaved: tuple[tuple[bytes, int], ...] = ()  # those of them that the writer does not have yet, and when
+        self.batch = 0  # the last batch that this entry is part of
+        self.added = False  # has no row yet
+        self.changed = False  # its row has another state
+        self.replaces = False  # its row, if any, is that of a forgotten flow
+
+
+class FlowCache:
+    """The flow cache of one service, shared by all its packet threads and by every Engine that it has in its life."""
+
+    def __init__(self, capacity: int, census: Census) -> None:
+        self.order = threading.Lock()
+        self.census = census
+        self.hits = 0
+        self.misses = 0
+        self._lock = threading.Lock()
+        self._flows: Kept[FlowKey | ParsedKey, Entry] = Kept(capacity)
+        self._batch = 1
+        self._transitions: list[Transition] = []
+
+    # ---- without `order`
+
+    def hit(self, key: FlowKey | ParsedKey, address: bytes | None, now_ns: int) -> FlowState | None:
+        """The state of the flow a packet belongs to, and the packet counted; None if it has to be looked up.
+
+        address: where the packet came from, if the flow's source is a MAC.
+        """
+        with self._lock:
+            try:
+                entry = self._flows.lru[key]
+            except KeyError:
+                found = self._flows.find_unwritten(key)
+                if found is None or found.state is None:
+                    self.misses += 1
+                    return None
+                entry = self._flows.lru[key] = found
+            self.hits += 1
+            entry.packets += 1
+            entry.last_seen_ns = now_ns
+            if entry.batch != self._batch:
+                self._mark(entry)
+            if address is not None and address not in entry.addresses:
+                _note_address(entry, address, now_ns)
+            return entry.state
+
+    @property
+    def size(self) -> int:
+        """Flows that are cached."""
+        return len(self._flows.lru)
+
+    @property
+    def capacity(self) -> int:
+        """Flows that can be cached."""
+        return int(self._flows.lru.maxsize)
+
+    @property
+    def unwritten(self) -> int:
+        """Flows with changes that are not committed."""
+        return self._flows.unwritten
+
+    def resize(self, capacity: int) -> None:
+        """Make room for more or fewer flows."""
+        if capacity != self.capacity:
+            with self._lock:
+                self._flows.resize(capacity)
+
+    # ---- under `order`: one change at a time
+
+    def find(self, key: FlowKey) -> Entry | None:
+        """The entry of this key; None means that the database knows all about it. Its fields are for reading."""
+        with self._lock:
+            return self._flows.find(key)
+
+    def check_room(self) -> None:
+        """Raises StoreError if the writer is too far behind for a flow that only traffic asks for."""
+        if max(self._flows.unwritten, len(self._transitions)) >= MAX_UNWRITTEN:
+            raise StoreError("the flow database cannot be written, and no more changes can be held in memory")
+
+    def load(self, flow: Flow) -> Entry:
+        """Put in a flow as the database has it."""
+        entry = Entry(flow.key, flow.state, flow.origin, flow.first_seen_ns, flow.last_seen_ns)
+        with self._lock:
+            self._flows.lru[flow.key] = entry
+        return entry
+
+    def note(self, entry: Entry, address: bytes | None, now_ns: int) -> None:
+        """Count a packet of this flow, without counting a hit."""
+        with self._lock:
+            entry.packets += 1
+            entry.last_seen_ns = now_ns
+            self._flows.lru[entry.key] = entry
+            self._mark(entry)
+            if address is not None and address not in entry.addresses:
+                _note_address(entry, address, now_ns)
+
+    def add(self, transition: Transition, origin: str) -> Entry:
+        """A new flow, in the state that the transition leads to. No packet is counted."""
+        if transition.after is None:
+            raise ValueError("a flow is added in a state")
+        key, now_ns = transition.key, transition.at_ns
+        entry = Entry(key, transition.after, origin, now_ns, now_ns)
+        entry.added = True
+        with self._lock:
+            entry.replaces = key in self._flows.changed
+            self._flows.lru[key] = entry
+            self._keep(entry)
+            self._transitions.append(transition)
+        return entry
+
+    def change(self, entry: Entry, transition: Transition, origin: str) -> None:
+        """Another state for a known flow; after None, forget it."""
+        key = entry.key
+        with self._lock:
+            if transition.after is None:
+                self._flows.lru.pop(key, None)
+                self._keep(Entry(key, None, "", 0, 0))
+            else:
+                entry.state = transition.after
+                entry.origin = origin
+                entry.changed = True
+                self._keep(entry)
+            self._transitions.append(transition)
+
+    # ---- the writer's
+
+    def take(self) -> Batch | None:
+        """Everything that has changed, None if nothing has.
+
+        The caller commits it and calls settle(), before it calls take() again.
+        """
+        with self.order, self._lock:
+            if not self._flows.changed and not self._transitions:
+                return None
+            entries = self._flows.swap()
+            self.census.swap()
+            batch = Batch(transitions=self._transitions)
+            self._transitions = []
+            self._batch += 1
+        remaining = iter(entries.values())
+        while chunk := list(islice(remaining, _CHUNK)):
+            with self._lock:
+                for entry in chunk:
+                    _copy(entry, batch)
+        return batch
+
+    def settle(self) -> None:
+        """The batch that was taken is committed."""
+        with self.order, self._lock:
+            self._flows.settle()
+            self.census.settle()
+
+    def _mark(self, entry: Entry) -> None:
+        """Make the entry part of the next batch, if there is room."""
+        if entry.batch != self._batch and self._flows.unwritten < MAX_UNWRITTEN:
+            self._keep(entry)
+
+    def _keep(self, entry: Entry) -> None:
+        entry.batch = self._batch
+        self._flows.changed[entry.key] = entry
+
+
+def _note_address(entry: Entry, address: bytes, now_ns: int) -> None:
+    entry.addresses = (*entry.addresses, address)[-MAX_ADDRESSES:]
+    entry.unsaved = (*entry.unsaved, (address, now_ns))[-MAX_ADDRESSES:]
+
+
+def _copy(entry: Entry, batch: Batch) -> None:
+    """Move what has changed in an entry into the batch."""
+    if entry.state is None:
+        batch.deleted.append(entry.key)
+        return
+    if entry.replaces:
+        batch.deleted.append(entry.key)
+    if entry.added or entry.changed:
+        written = Written(entry.key, entry.state, entry.first_seen_ns, entry.last_seen_ns, entry.packets, entry.origin)
+        (batch.added if entry.added else batch.changed).append(written)
+    elif entry.packets:
+        batch.seen.append(Seen(entry.key, entry.last_seen_ns, entry.packets))
+    batch.addresses += [(entry.key, address, seen_ns) for address, seen_ns in entry.unsaved]
+    entry.packets = 0
+    entry.unsaved = ()
+    entry.added = entry.changed = entry.replaces = False

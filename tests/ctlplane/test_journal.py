@@ -1,0 +1,74 @@
+"""The journal: a line for every change that people care about, never a packet that waits for it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from glacic.ctlplane import journal as module
+from glacic.ctlplane.journal import Journal
+from glacic.learning.flow import FlowKey, FlowState, Transition
+
+KEY = FlowKey("lan_wan", bytes.fromhex("020000000010"), 6, 443)
+
+
+class Lines:
+    """A logger that keeps what it is given, and can be made to hang."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+        self.free = threading.Event()
+        self.free.set()
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.free.wait(10)
+        self.lines.append((event, fields))
+
+    warning = info
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
+    kept = Lines()
+    monkeypatch.setattr(module, "_log", kept)
+    return kept
+
+
+def change(before: FlowState | None, after: FlowState | None, who: str = "tofu") -> Transition:
+    return Transition(key=KEY, before=before, after=after, at_ns=0, who=who, why="learned on first use")
+
+
+def test_a_change_is_one_line_with_who_and_why(lines: Lines) -> None:
+    journal = Journal()
+    journal.start()
+    journal.put(change(None, FlowState.ALLOWED))
+    journal.put(change(FlowState.ALLOWED, None, "user root"))
+    journal.stop(10)
+    (first, fields), (second, _) = lines.lines
+    assert (first, second) == ("flow allowed", "flow forgotten")
+    assert (fields["policy"], fields["source"], fields["protocol"], fields["port"]) == (
+        "lan_wan",
+        "02:00:00:00:00:10",
+        "tcp",
+        443,
+    )
+    assert fields["who"] == "tofu"
+
+
+def test_more_lines_than_can_be_written_are_counted_and_nobody_waits(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 10)
+    lines.free.clear()
+    journal = Journal()
+    journal.start()
+    for _ in range(100):
+        journal.put(change(None, FlowState.PENDING, "traffic"))
+    lines.free.set()
+    journal.stop(10)
+    told = sum(1 for event, _ in lines.lines if event == "flow pending")
+    left_out = sum(fields["lines_left_out"] for _, fields in lines.lines if "lines_left_out" in fields)
+    assert told + left_out == 100
+    assert left_out > 0

@@ -1,0 +1,61 @@
+"""The control socket's language: what is packed comes back, what is refused keeps its exit code, garbage is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glacic import errors
+from glacic.config.source import Diagnostic, Source, Span
+from glacic.ctlplane import protocol
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_a_message_is_one_line_and_comes_back(message: dict[str, Any]) -> None:
+    line = protocol.pack(message)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert protocol.unpack(line) == message
+
+
+@given(st.binary())
+def test_garbage_is_refused_and_nothing_else_is_raised(line: bytes) -> None:
+    try:
+        assert isinstance(protocol.unpack(line), dict)
+    except errors.UsageError:
+        pass
+
+
+def test_deep_nesting_is_refused() -> None:
+    with pytest.raises(errors.UsageError):
+        protocol.unpack(b'{"do":' + b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (errors.UnknownFlow("no such flow: 7"), 1),
+        (errors.UsageError("what?"), 2),
+        (errors.Unreachable("gone"), 3),
+        (errors.KernelRefused("no"), 4),
+    ],
+)
+def test_a_refusal_is_raised_at_the_other_end_with_its_exit_code_and_words(
+    error: errors.GlacicError, exit_code: int
+) -> None:
+    with pytest.raises(errors.GlacicError, match=str(error)) as caught:
+        protocol.result_of(protocol.unpack(protocol.pack(protocol.refusal(error))))
+    assert caught.value.exit_code == exit_code
+
+
+def test_a_refused_configuration_carries_its_diagnostics() -> None:
+    span = Span(Source("x.hcl", "zone {}"), 1, 1, 0, 4)
+    message = protocol.refusal(errors.ConfigError((Diagnostic(span, "wrong"),)))
+    assert message["errors"][0]["summary"] == "wrong"

@@ -1,0 +1,222 @@
+"""The service in nflog mode, on this very kernel: start, learn, reload, refuse, stop, and everything people ask it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from glacic.errors import GlacicError
+from glacic.lab import traffic
+from glacic.lab.home import CAMERA_MAC, LAPTOP_MAC, ROUTER_WAN, SERVER, SERVER_6, Home, home
+from glacic.lab.service import Glacic
+
+PATIENT_S = 20.0
+SHORT_S = 0.7
+
+CONFIG = """\
+rule_learning {
+  enabled       = true
+  learning_mode = true
+}
+zone "lan" {
+  interface = "lan0"
+}
+zone "wan" {
+  interface = "wan0"
+  external  = true
+}
+policy "lan" "wan" {
+  name = "lan_wan"
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Home]:
+    with home() as hosts, hosts.server.call(traffic.Echo, range(8000, 8020), range(8000, 8020)):
+        yield hosts
+
+
+@pytest.fixture(scope="module")
+def service(lab: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Glacic]:
+    with Glacic(lab.router, tmp_path_factory.mktemp("nflog"), CONFIG) as running:
+        yield running
+
+
+@pytest.fixture
+def glacic(service: Glacic) -> Iterator[Glacic]:
+    service.call("learn.on")
+    yield service
+
+
+def learned(glacic: Glacic, port: int) -> bool:
+    return bool(glacic.flows(port=port, state="allowed"))
+
+
+@pytest.mark.parametrize(("server", "port"), [(SERVER, 8001), (SERVER_6, 8002)], ids=["IPv4", "IPv6"])
+def test_the_first_syn_is_lost_and_the_next_one_passes(lab: Home, glacic: Glacic, server: str, port: int) -> None:
+    result = lab.laptop.call(traffic.tcp, server, port, timeout_s=PATIENT_S)
+    assert result.ok
+    assert result.retransmits >= 1
+    (flow,) = glacic.flows(port=port)
+    assert (flow["policy"], flow["source"], flow["protocol"]) == ("lan_wan", LAPTOP_MAC, "tcp")
+    assert (flow["destination"], flow["state"], flow["origin"]) == (None, "allowed", "tofu")
+    again = lab.laptop.call(traffic.tcp, server, port, count=20, timeout_s=PATIENT_S)
+    assert (again.ok, again.retransmits) == (True, 0)
+    assert glacic.flows(port=port)[0]["packets"] >= 21
+
+
+def test_a_person_decides_what_waits(lab: Home, glacic: Glacic) -> None:
+    glacic.call("learn.off")
+    assert not lab.camera.call(traffic.tcp, SERVER, 8003, timeout_s=SHORT_S).ok
+    flow = glacic.wait("listing the flow", lambda: glacic.flows(source=CAMERA_MAC, port=8003))[0]
+    assert flow["state"] == "pending"
+    glacic.cli("flows", "approve", str(flow["id"]))
+    with lab.camera.call(traffic.connect, SERVER, 8003, timeout_s=PATIENT_S) as connection:
+        assert traffic.total_retransmits(connection) == 0
+        assert traffic.answers(connection)
+        assert glacic.json("flows", "deny", flow["key"])["connections_ended"] == 1
+        connection.settimeout(SHORT_S)
+        assert not traffic.answers(connection)
+    history = glacic.json("flows", "show", flow["key"])["history"]
+    assert [(row["from"], row["to"]) for row in history] == [(None, "pending"), ("pending", "allowed"), ("allowed", "denied")]
+
+
+def test_an_unknown_flow_is_a_no(glacic: Glacic) -> None:
+    for name in ("999999", "lan_wan/02:00:00:00:00:77/tcp/1"):
+        refused = glacic.cli("flows", "approve", name, check=False)
+        assert (refused.returncode, name in refused.stderr) == (1, True)
+
+
+def test_flows_are_listed_in_pages(lab: Home, glacic: Glacic) -> None:
+    for port in (8004, 8005, 8006):
+        assert lab.laptop.call(traffic.udp, SERVER, port, timeout_s=SHORT_S).ok is False  # the first one is lost
+        glacic.wait("learned", lambda port=port: learned(glacic, port))
+    everything = glacic.json("flows", "list")
+    first = glacic.json("flows", "list", "--limit", "2")
+    rest = glacic.json("flows", "list", "--after", str(first[-1]["id"]))
+    assert first + rest == everything
+    assert len(first) == 2
+    assert all(flow["protocol"] == "udp" for flow in glacic.json("flows", "list", "--protocol", "udp"))
+
+
+def test_learning_is_switched_for_one_policy_and_for_a_while(glacic: Glacic) -> None:
+    result = glacic.json("learn", "off", "lan_wan")
+    assert {row["policy"]: row["on"] for row in result["policies"]} == {
+        "DROP_INPUT": True,
+        "DROP_FORWARD": True,
+        "lan_wan": False,
+    }
+    assert glacic.json("learn", "on", "lan_wan", "--for", "24h")["policies"][-1]["until"] is not None
+    refused = glacic.cli("learn", "on", "no_such_policy", check=False)
+    assert (refused.returncode, "lan_wan" in refused.stderr) == (1, True)
+    assert glacic.cli("learn", "on", "--for", "soon", check=False).returncode == 2
+
+
+def test_a_broken_file_is_refused_and_everything_goes_on(lab: Home, glacic: Glacic) -> None:
+    glacic.configure(CONFIG + 'zone "lan" {}\n')
+    refused = glacic.cli("reload", check=False)
+    assert refused.returncode == 1
+    assert f"{glacic.config}:" in refused.stderr
+    glacic.configure(CONFIG)
+    assert glacic.state() == "running"
+    assert lab.laptop.call(traffic.tcp, SERVER, 8007, timeout_s=PATIENT_S).ok
+
+
+def test_sighup_reloads(lab: Home, glacic: Glacic) -> None:
+    def open_from_outside() -> bool:
+        return lab.server.call(traffic.tcp, ROUTER_WAN, 80, timeout_s=SHORT_S).ok
+
+    with lab.router.call(traffic.Echo, [80]):
+        assert not open_from_outside()
+        glacic.configure(CONFIG.replace('"wan0"', '"wan0"\n  management {\n    web = true\n  }'))
+        assert glacic.process is not None
+        os.kill(glacic.process.pid, signal.SIGHUP)
+        glacic.wait("reloaded", open_from_outside)
+        glacic.reload(CONFIG)
+        assert not open_from_outside()
+
+
+def test_a_second_service_is_refused(glacic: Glacic) -> None:
+    second = glacic.cli("run", check=False)
+    assert second.returncode == 1
+    assert "already running" in second.stderr or "another service" in second.stderr
+    assert glacic.state() == "running"
+
+
+def test_the_log_has_one_line_of_json_per_new_flow(lab: Home, glacic: Glacic) -> None:
+    lab.laptop.call(traffic.udp, SERVER, 8008, timeout_s=SHORT_S)
+    glacic.wait("learned", lambda: learned(glacic, 8008))
+
+    def lines() -> list[dict[str, object]]:
+        rows = [json.loads(line) for line in glacic.log.read_text().splitlines()]
+        return [row for row in rows if row.get("port") == 8008]
+
+    (line,) = glacic.wait("logging", lines)
+    assert (line["event"], line["source"], line["why"]) == ("flow allowed", LAPTOP_MAC, "learned on first use")
+
+
+def test_the_stats_have_every_figure(lab: Home, glacic: Glacic) -> None:
+    lab.laptop.call(traffic.udp, SERVER, 8009, timeout_s=SHORT_S)
+    glacic.wait("learned", lambda: learned(glacic, 8009))
+    stats = glacic.json("stats")
+    assert stats["queues"] == []
+    (group,) = stats["log_groups"]
+    assert (group["num"], group["lost"]) == (0, 0)
+    assert group["received"] > 0
+    assert set(stats["flows"]) == {"pending", "allowed", "denied", "ignored"}
+    assert set(stats["cache"]) >= {"size", "capacity", "hits", "misses"}
+    assert set(stats["latency_us"]) >= {"p50", "p99", "max"}
+
+
+@pytest.mark.parametrize("command", [["status"], ["stats"], ["flows", "list"], ["learn", "status"]])
+def test_every_answer_is_also_for_people(glacic: Glacic, command: list[str]) -> None:
+    assert glacic.cli(*command).stdout.strip()
+
+
+def test_a_stop_leaves_the_ruleset_and_a_new_start_misses_nothing(lab: Home, tmp_path: Path) -> None:
+    with home() as other, other.server.call(traffic.Echo, [8010, 8011]):
+        glacic = Glacic(other.router, tmp_path, CONFIG)
+        with glacic:
+            assert other.laptop.call(traffic.tcp, SERVER, 8010, timeout_s=PATIENT_S).ok
+            glacic.call("learn.off")
+        assert other.laptop.call(traffic.tcp, SERVER, 8010, timeout_s=PATIENT_S).ok  # the kernel knows it
+        assert not other.laptop.call(traffic.tcp, SERVER, 8011, timeout_s=SHORT_S).ok
+        assert glacic.cli("status", check=False).returncode == 3
+        with glacic:
+            again = other.laptop.call(traffic.tcp, SERVER, 8010, timeout_s=PATIENT_S)
+            assert (again.ok, again.retransmits) == (True, 0)
+            assert glacic.call("learn.status")["on"] is False
+        glacic.cli("unload")
+        assert other.router.run(["nft", "list", "tables"]).stdout == ""
+        assert other.laptop.call(traffic.tcp, SERVER, 8011, timeout_s=PATIENT_S).ok
+
+
+def test_a_log_group_of_another_program_is_said_and_nothing_is_applied(tmp_path: Path) -> None:
+    with home() as other:
+        code = (
+            "import socket, struct, sys, time\n"
+            "s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)\n"
+            "s.bind((0, 0))\n"
+            "s.send(struct.pack('=LHHLLBBHHHBxxx', 28, 0x401, 5, 1, 0, 0, 0, 0, 5, 1, 1))\n"
+            "print(s.recv(4096)[16:20].hex(), flush=True)\n"
+            "time.sleep(600)\n"
+        )
+        rival = other.router.popen(["python3", "-c", code], stdout=-1)
+        assert rival.stdout is not None
+        assert rival.stdout.readline() == b"00000000\n"
+        refused = Glacic(other.router, tmp_path, CONFIG).cli("run", check=False)
+        assert refused.returncode == 4
+        assert "log group 0" in refused.stderr
+        assert "chain" not in other.router.run(["nft", "list", "ruleset"]).stdout
+
+
+def test_the_database_cannot_change_under_a_running_service(glacic: Glacic, tmp_path: Path) -> None:
+    with pytest.raises(GlacicError, match="database"):
+        glacic.reload(CONFIG.replace("enabled", f'database = "{tmp_path}/other.db"\n  enabled'))
+    glacic.reload(CONFIG)

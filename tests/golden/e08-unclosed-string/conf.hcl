@@ -1,0 +1,5 @@
+zone "lan" {
+  interface = "lan0
+  external  = false
+  identity  = "mac"
+}

@@ -1,0 +1,165 @@
+"""What packets get when nobody answers: each fail mode with the kernel's own `queue` statement. Nothing from outside, ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from glacic.lab import traffic
+from glacic.lab.home import LAPTOP_MAC, ROUTER_WAN, SERVER, SERVER_6, Home, home
+from glacic.lab.service import Glacic
+
+PATIENT_S = 60.0
+SHORT_S = 2.0
+LEARNED, NEW, OTHER = 8100, 8101, 8102
+
+
+def config(more: str = "", action: str = "drop") -> str:
+    return f"""\
+rule_learning {{
+  enabled       = true
+  learning_mode = true
+  inline_mode   = true
+  log_group     = 100
+{more}
+}}
+zone "lan" {{
+  interface = "lan0"
+}}
+zone "wan" {{
+  interface = "wan0"
+  external  = true
+}}
+policy "lan" "wan" {{
+  name   = "lan_wan"
+  action = "{action}"
+}}
+"""
+
+
+@pytest.fixture
+def lab() -> Iterator[Home]:
+    with home() as hosts, hosts.server.call(traffic.Echo, [LEARNED, NEW, OTHER], [LEARNED, NEW, OTHER]):
+        yield hosts
+
+
+@contextmanager
+def running(lab: Home, folder: Path, more: str = "", action: str = "drop") -> Iterator[Glacic]:
+    """The service, with one flow learned."""
+    with Glacic(lab.router, folder, config(more, action)) as glacic:
+        assert lab.laptop.call(traffic.tcp, SERVER, LEARNED, timeout_s=PATIENT_S).ok
+        yield glacic
+
+
+def outside_gets_in(lab: Home) -> bool:
+    with lab.router.call(traffic.Echo, [NEW]), lab.laptop.call(traffic.Echo, [NEW]):
+        return any(
+            lab.server.call(traffic.tcp, address, NEW, timeout_s=SHORT_S).ok for address in (ROUTER_WAN, "10.1.0.10")
+        )
+
+
+def fail_open(glacic: Glacic) -> int:
+    return int(glacic.call("stats")["queues"][0]["fail_open"])
+
+
+def fill_the_queue() -> None:
+    """More new flows than any queue holds: one datagram each to every port of a range."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for port in range(20_000, 30_000):
+            sender.sendto(b"x", (SERVER, port))
+
+
+@pytest.mark.parametrize("mode", ["open", "closed"])
+def test_killed_under_traffic_the_service_leaves_what_fail_mode_says(lab: Home, tmp_path: Path, mode: str) -> None:
+    with running(lab, tmp_path, f'  fail_mode = "{mode}"') as glacic:
+        flood = lab.laptop.popen(["bash", "-c", f"while :; do echo x > /dev/udp/{SERVER}/{LEARNED}; done"])
+        glacic.kill()
+        lab.laptop.end(flood)
+        for server in (SERVER, SERVER_6):
+            assert lab.laptop.call(traffic.tcp, server, NEW, timeout_s=PATIENT_S if mode == "open" else SHORT_S).ok is (
+                mode == "open"
+            )
+        assert lab.laptop.call(traffic.tcp, SERVER, LEARNED, timeout_s=PATIENT_S).ok  # the kernel knows it
+        assert not outside_gets_in(lab)
+        marked = lab.router.run(["conntrack", "-L", "--mark", "0x800000/0x800000"]).stdout
+        assert (str(NEW) in marked) is (mode == "open")
+        glacic.start()
+        assert [flow["state"] for flow in glacic.flows(source=LAPTOP_MAC, protocol="tcp", port=LEARNED)] == ["allowed"]
+        assert glacic.flows(port=NEW) == []  # what a fail mode let in is not learned
+        assert fail_open(glacic) == (2 if mode == "open" else 0)
+
+
+@pytest.mark.parametrize("full", ["closed", "open"])
+def test_a_full_queue_drops_unless_told_otherwise(lab: Home, tmp_path: Path, full: str) -> None:
+    with running(lab, tmp_path, f'  queue_full = "{full}"') as glacic:
+        assert glacic.process is not None
+        stopped = [glacic.process.pid, glacic.worker()]  # the parent first, or it would end its worker
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            lab.laptop.call(fill_the_queue)
+            assert lab.laptop.call(
+                traffic.tcp, SERVER, OTHER, timeout_s=PATIENT_S if full == "open" else SHORT_S
+            ).ok is (full == "open")
+            assert not outside_gets_in(lab)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        glacic.wait("in force again", lambda: glacic.state() == "running")
+        assert (fail_open(glacic) > 0) is (full == "open")
+
+
+def test_a_policy_that_rejects_says_so_for_what_it_does_not_allow(lab: Home, tmp_path: Path) -> None:
+    with running(lab, tmp_path, action="reject") as glacic:
+        glacic.call("learn.off")
+        for server in (SERVER, SERVER_6):
+            assert lab.laptop.call(traffic.tcp, server, NEW, timeout_s=PATIENT_S).error == "refused"
+            assert lab.laptop.call(traffic.udp, server, NEW, timeout_s=PATIENT_S).error in {"refused", "unreachable"}
+        glacic.call("flows.set", verb="deny", filters={"protocol": "tcp", "port": NEW})
+        before = glacic.queued()
+        assert lab.laptop.call(traffic.tcp, SERVER, NEW, timeout_s=PATIENT_S).error == "refused"  # by the kernel alone
+        assert glacic.queued() == before
+
+
+def test_several_queues_share_the_work(lab: Home, tmp_path: Path) -> None:
+    with running(lab, tmp_path, "  queues = 4") as glacic:
+        assert lab.laptop.call(traffic.tcp, SERVER, NEW, timeout_s=PATIENT_S).retransmits == 0
+        queues = glacic.call("stats")["queues"]
+        assert [queue["num"] for queue in queues] == [100, 101, 102, 103]
+        assert sum(queue["processed"] for queue in queues) >= 2
+
+
+def test_a_packet_window_sends_the_first_packets_of_a_connection_through_the_queue(lab: Home, tmp_path: Path) -> None:
+    with running(lab, tmp_path, "  packet_window = 5\n  offload_mark = 0x10000000") as glacic:
+        before = glacic.queued()
+        with lab.laptop.call(traffic.connect, SERVER, LEARNED, timeout_s=PATIENT_S) as connection:
+            for _ in range(20):
+                assert traffic.answers(connection)
+            assert glacic.queued() - before == 5
+            offloaded = lab.router.run(["conntrack", "-L", "--mark", "0x10000000/0x10000000"]).stdout
+            assert f"dport={LEARNED}" in offloaded
+
+
+def test_a_rate_limit_keeps_packets_from_user_space_and_decides_nothing_for_a_fail_mode(
+    lab: Home, tmp_path: Path
+) -> None:
+    with running(lab, tmp_path, '  rate_limit = "5/minute"\n  fail_mode = "open"') as glacic:
+        glacic.call("learn.off")
+        before = glacic.queued()
+        assert lab.laptop.call(traffic.udp, SERVER, NEW, timeout_s=SHORT_S).error == "timed out"
+        lab.laptop.call(send_many, NEW)
+        assert 0 < glacic.queued() - before <= 12
+        glacic.kill()
+        assert lab.laptop.call(traffic.udp, SERVER, NEW, count=30, timeout_s=PATIENT_S).ok  # nobody listens: all pass
+
+
+def send_many(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(200):
+            sender.sendto(b"x", (SERVER, port))
