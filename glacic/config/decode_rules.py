@@ -84,7 +84,7 @@ def decode_nat(block: Block, report: Report, sets: Sequence[NamedSet]) -> Nat | 
     nat = Nat(
         name=found[0] if found else "",
         kind=kind,
-        family=_nat_family(family, to_ip, families_of(src_ip, sets)),
+        family=_nat_family(family, to_ip, families_of(src_ip or dest_ip, sets)),
         in_interface=_each(reader, "in_interface", text_element(values.interface)),
         out_interface=_each(reader, "out_interface", text_element(values.interface)),
         src_ip=src_ip,
@@ -101,7 +101,7 @@ def decode_nat(block: Block, report: Report, sets: Sequence[NamedSet]) -> Nat | 
 
 
 def _nat_family(written: int | None, to_ip: Address | None, found: frozenset[int]) -> int:
-    """What the target says, else what is written, else what the source addresses say, else IPv4."""
+    """What the target says, else what is written, else what the addresses say, else IPv4."""
     if to_ip is not None:
         return to_ip.version
     if written is not None:

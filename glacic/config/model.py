@@ -1,7 +1,8 @@
 """What a configuration is: frozen values, no behaviour, no text of HCL or nftables.
 
 Step 4 of road 1: decode.py makes these, validate.py checks them against each other, everything behind reads them.
-Every block keeps `spans`: attribute name -> Span of that attribute, "" -> Span of the block's header, for error messages.
+Every block keeps `spans` for error messages: attribute name -> Span of that attribute, "" -> the block's header,
+"label[0]" -> a label, "networks[2]" -> an element of a list.
 """
 
 from __future__ import annotations
@@ -22,18 +23,22 @@ FIREWALL = "firewall"  # the reserved zone: the machine itself
 DROP_INPUT = "DROP_INPUT"  # the reserved policies: what an internal zone sends and no policy claims
 DROP_FORWARD = "DROP_FORWARD"
 
-RESERVED_CT_MARK = 0x00C0_0000  # connection mark bits that firewall/claims.py owns (CT_FAIL_OPEN, CT_INSPECT): not for
-#                                 offload_mark. Repeated here because config imports nothing of ours; a test compares them
-MAX_LEARNING_POLICIES = (1 << 14) - 1  # what the packet mark can number, claims.MAX_POLICIES; compared likewise
+# Two numbers of firewall/claims.py, repeated because config imports nothing of ours; a test compares them.
+RESERVED_CT_MARK = 0x00C0_0000  # connection mark bits that are taken (CT_FAIL_OPEN, CT_INSPECT): not for offload_mark
+MAX_LEARNING_POLICIES = (1 << 14) - 1  # what the packet mark can number
 
 
 class Action(StrEnum):
+    """What happens to a packet."""
+
     ACCEPT = "accept"
     DROP = "drop"
     REJECT = "reject"
 
 
 class FailMode(StrEnum):
+    """What happens to a packet that nobody can decide: accepted, or dropped."""
+
     OPEN = "open"
     CLOSED = "closed"
 
@@ -188,6 +193,8 @@ class NamedSet:
 
 
 class NatKind(StrEnum):
+    """What is translated: the source to the interface's address or to a given one, or the destination."""
+
     MASQUERADE = "masquerade"
     SNAT = "snat"
     DNAT = "dnat"  # a port forward
@@ -197,8 +204,9 @@ class NatKind(StrEnum):
 class Nat:
     """One `nat "name"` block.
 
-    MASQUERADE, SNAT: what leaves by `out_interface` (and comes from `src_ip`). DNAT: what comes in by `in_interface` for
-    `dest_ip` and `protos`/`dest_port` goes to `to_ip` (`to_port`, 0 = unchanged), and is accepted on its way there.
+    MASQUERADE, SNAT: what leaves by `out_interface`, from `src_ip`, for `dest_ip`. DNAT: what comes in by
+    `in_interface` from `src_ip` for `dest_ip` and `protos`/`dest_port` goes to `to_ip` (`to_port`, 0 = unchanged), and
+    is accepted on its way there.
     family: 4, 6 or 0 for both; addresses decide where there are any, masquerade alone means 4.
     """
 

@@ -256,11 +256,11 @@ def _explain(source: Source, look: Scan, position: int, expected: frozenset[str]
         return _punctuation(source.span(position, position + 1))
     if here.kind == "equals" and statement:
         return _unfinished(source, statement, here)
-    if any(token.kind == "equals" for token in statement) and "RSQB" not in expected and here.kind != "comma":
-        return Diagnostic(at, f"{at.text} behind a value", "an attribute has one value: a list is written [a, b]")
     if here.kind == "comma":
         return Diagnostic(at, "a comma too many", "elements have one comma between them")
-    if "RSQB" in expected:
+    if any(token.kind == "equals" for token in statement):
+        return Diagnostic(at, f"{at.text} behind a value", "an attribute has one value: a list is written [a, b]")
+    if _within_list(source, before):
         return Diagnostic(at, f"{at.text} where a comma belongs", "elements of a list are separated by commas")
     if here.kind == "string":
         return Diagnostic(at, f"{at.text} where a name belongs", "names of attributes and blocks stand without quotes")
@@ -274,6 +274,16 @@ def _punctuation(span: Span) -> Diagnostic:
         ".": "names have no dots: what belongs to a block is written inside its braces",
     }
     return Diagnostic(span, f'"{span.text}" does not belong here', advice[span.text])
+
+
+def _within_list(source: Source, before: list[Token]) -> bool:
+    """Whether the innermost bracket that is still open behind these tokens is a list's."""
+    open_ = 0
+    for token in reversed(before):
+        open_ += {"open": 1, "close": -1}.get(token.kind, 0)
+        if open_ > 0:
+            return source.text[token.start] == "["
+    return False
 
 
 def _statement(before: list[Token]) -> list[Token]:

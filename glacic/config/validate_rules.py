@@ -30,16 +30,16 @@ from glacic.config.source import Span, did_you_mean, listed
 
 BOTH = frozenset({4, 6})
 
-# Which attributes a kind of nat has; the first group it cannot be without.
+# Which attributes a kind of nat has: those it cannot be without, and those it may have.
 _NAT_NEEDS: Mapping[NatKind, tuple[str, ...]] = {
     NatKind.MASQUERADE: ("out_interface",),
     NatKind.SNAT: ("out_interface", "to_ip"),
     NatKind.DNAT: ("in_interface", "proto", "dest_port", "to_ip"),
 }
 _NAT_MAY: Mapping[NatKind, tuple[str, ...]] = {
-    NatKind.MASQUERADE: ("family", "src_ip"),
-    NatKind.SNAT: ("src_ip",),
-    NatKind.DNAT: ("dest_ip", "to_port"),
+    NatKind.MASQUERADE: ("family", "src_ip", "dest_ip"),
+    NatKind.SNAT: ("src_ip", "dest_ip"),
+    NatKind.DNAT: ("src_ip", "dest_ip", "to_port"),
 }
 _NAT_ALL = ("family", "in_interface", "out_interface", "src_ip", "dest_ip", "proto", "dest_port", "to_ip", "to_port")
 _NAT_EXAMPLES: Mapping[str, str] = {
@@ -240,6 +240,7 @@ def validate_nat(config: Config, nat: Nat, report: Report) -> None:
     if nat.kind is NatKind.DNAT:
         _port_forward(nat, check)
     _nat_families(config, nat, check)
+    _nat_interfaces(config, nat, check)
 
 
 def _port_forward(nat: Nat, check: _Check) -> None:
@@ -265,3 +266,15 @@ def _nat_families(config: Config, nat: Nat, check: _Check) -> None:
                 span = check.element(name, index)
                 summary = f"{name} is of another family than {reason}, IPv{nat.family}"
                 check.report.error(span, summary, "translation stays within a family: write two nat blocks")
+
+
+def _nat_interfaces(config: Config, nat: Nat, check: _Check) -> None:
+    """A note where an interface is in no zone: nothing is let through there that could be translated."""
+    if any(not zone.interfaces for zone in config.zones):
+        return  # a zone of networks alone may be anywhere
+    known = [name for zone in config.zones for name in zone.interfaces]
+    for key, interfaces in (("in_interface", nat.in_interface), ("out_interface", nat.out_interface)):
+        for index, name in enumerate(interfaces):
+            if not any(share(other, name) for other in known):
+                advice = did_you_mean(name, known) or "name it in a zone, or nothing passes there"
+                check.report.note(check.element(key, index), f'"{name}" is in no zone', advice)

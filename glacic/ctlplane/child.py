@@ -34,7 +34,7 @@ class Worker:
         self._reading: asyncio.Task[None] | None = None
         self._ended: asyncio.Task[int] | None = None
         self._heard = 0.0
-        self._beats = 0
+        self._spoken = False
         self.learning = False  # whether any policy learns, as of the last heartbeat
 
     @property
@@ -63,7 +63,7 @@ class Worker:
     def silent_for_s(self) -> float:
         """Seconds since the worker was last heard, less what a start may take."""
         silence = asyncio.get_running_loop().time() - self._heard
-        return silence if self._beats else silence - START_S
+        return silence if self._spoken else silence - START_S
 
     async def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the end of the process; its exit status, negative for a signal. None where it lives on."""
@@ -115,8 +115,8 @@ class Worker:
             while line := await reader.readline():
                 message = protocol.unpack(line)
                 self._heard = asyncio.get_running_loop().time()
+                self._spoken = True
                 if "event" in message:
-                    self._beats += 1
                     self.learning = message["learning"]
                     continue
                 future = self._waiting.get(message.get("id", 0))

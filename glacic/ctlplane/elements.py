@@ -24,10 +24,9 @@ _NFTA_OBJ_TABLE, _NFTA_OBJ_NAME, _NFTA_OBJ_TYPE, _NFTA_OBJ_DATA = 1, 2, 3, 4
 _NFTA_SET_TABLE, _NFTA_SET_NAME = 1, 2
 _NFTA_SET_ELEM_LIST_TABLE, _NFTA_SET_ELEM_LIST_SET, _NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
 _NFTA_SET_ELEM_KEY, _NFTA_SET_ELEM_EXPR, _NFTA_SET_ELEM_EXPRESSIONS = 1, 7, 11
-_NFTA_DATA_VALUE, _NFTA_EXPR_NAME, _NFTA_EXPR_DATA, _NFTA_LIST_ELEM, _NFTA_COUNTER_PACKETS = 1, 1, 2, 1, 2
+_NFTA_DATA_VALUE, _NFTA_EXPR_NAME, _NFTA_EXPR_DATA, _NFTA_COUNTER_PACKETS = 1, 1, 2, 2
 
 _NFGEN_LENGTH = 4
-_ATTRIBUTE = struct.Struct("=H H")
 _U64 = struct.Struct("!Q")
 
 
@@ -119,25 +118,20 @@ def set_name(body: bytes, table: str) -> str:
 def elements_in(body: bytes) -> Iterator[tuple[bytes, int]]:
     """(key, packets) of the elements in the body of an NFT_MSG_NEWSETELEM; what cannot be read is left out."""
     elements = netlink.attributes(body, _NFGEN_LENGTH).get(_NFTA_SET_ELEM_LIST_ELEMENTS, b"")
-    at, end = 0, len(elements)
-    while at + 4 <= end:
-        length, _ = _ATTRIBUTE.unpack_from(elements, at)
-        if length < 4 or at + length > end:
-            return
-        found = netlink.attributes(elements[at + 4 : at + length])
+    for element in netlink.listed(elements):
+        found = netlink.attributes(element)
         key = netlink.attributes(found.get(_NFTA_SET_ELEM_KEY, b"")).get(_NFTA_DATA_VALUE)
         if key is not None:
             yield key, _packets(found)
-        at += length + 3 & ~3
 
 
 def _packets(element: dict[int, bytes]) -> int:
     """What the element's counter says; 0 where it has none. One expression stands plainly, several in a list."""
-    expression = element.get(_NFTA_SET_ELEM_EXPR)
-    if expression is None:
-        expression = netlink.attributes(element.get(_NFTA_SET_ELEM_EXPRESSIONS, b"")).get(_NFTA_LIST_ELEM, b"")
-    found = netlink.attributes(expression)
-    if found.get(_NFTA_EXPR_NAME, b"").rstrip(b"\0") != b"counter":
-        return 0
-    packets = netlink.attributes(found.get(_NFTA_EXPR_DATA, b"")).get(_NFTA_COUNTER_PACKETS, b"")
-    return int(_U64.unpack(packets)[0]) if len(packets) == _U64.size else 0
+    plain = element.get(_NFTA_SET_ELEM_EXPR)
+    expressions = netlink.listed(element.get(_NFTA_SET_ELEM_EXPRESSIONS, b"")) if plain is None else (plain,)
+    for expression in expressions:
+        found = netlink.attributes(expression)
+        if found.get(_NFTA_EXPR_NAME) == b"counter\0":
+            packets = netlink.attributes(found.get(_NFTA_EXPR_DATA, b"")).get(_NFTA_COUNTER_PACKETS, b"")
+            return int(_U64.unpack(packets)[0]) if len(packets) == _U64.size else 0
+    return 0

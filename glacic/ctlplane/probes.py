@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import socket
 import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 from glacic.ctlplane import netlink
 from glacic.ctlplane.nlsocket import NetlinkSocket
-from glacic.errors import KernelRefused
+from glacic.errors import GlacicError, KernelRefused
 
 CLONE_NEWNET = 0x4000_0000  # linux/sched.h
 CAP_NET_ADMIN = 12  # linux/capability.h
@@ -56,9 +55,11 @@ def examine() -> list[Finding]:
         _inside(writer)
     os.close(writer)
     with os.fdopen(reader) as answers:
-        findings += [Finding(**row) for row in json.loads(answers.read() or "[]")]
-    os.waitpid(child, 0)
-    return findings
+        text = answers.read()
+    _, status = os.waitpid(child, 0)
+    if not text:
+        raise GlacicError(f"the probes in the scratch namespace ended with status {status} and no answer")
+    return findings + [Finding(**row) for row in json.loads(text)]
 
 
 def has_nft_queue() -> bool:
@@ -87,7 +88,8 @@ def _try(probe: _Probe) -> Finding:
     try:
         detail, ok = probe.attempt(), True
     except (KernelRefused, OSError, ImportError, RuntimeError, sqlite3.Error) as error:
-        detail, ok = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__, False
+        lines = [line for line in str(error).splitlines() if line.strip() and not line.endswith(":")]
+        detail, ok = lines[0] if lines else type(error).__name__, False
     return Finding(probe.name, ok, detail, probe.needed_for, "" if ok else probe.remedy, probe.required)
 
 
@@ -119,7 +121,10 @@ def _sqlite() -> str:
 
 
 def _queue_truth() -> str:
-    Path("/proc/net/netfilter/nfnetlink_queue").read_text()
+    from glacic.ctlplane.nfqueue import QueueTruth
+
+    truth = QueueTruth()
+    truth.close()
     return "readable"
 
 
@@ -151,13 +156,13 @@ def _bind_queue() -> str:
 
 
 def _bind_log() -> str:
-    with NetlinkSocket(socket.NETLINK_NETFILTER) as nl:  # type: ignore[attr-defined]
+    with NetlinkSocket() as nl:
         nl.request(netlink.nflog_bind(0))
     return "binds"
 
 
 def _conntrack() -> str:
-    with NetlinkSocket(socket.NETLINK_NETFILTER) as nl:  # type: ignore[attr-defined]
+    with NetlinkSocket() as nl:
         list(nl.dump(netlink.conntrack_dump()))
     return "lists"
 

@@ -89,8 +89,13 @@ class Service:
             else:
                 start.result()
                 loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
-                watching = [asyncio.create_task(self._watch()), asyncio.create_task(_feed_watchdog())]
-                await stopped
+                watching = [asyncio.create_task(self._watch())]
+                if interval_s := sdnotify.watchdog_interval_s():
+                    watching.append(asyncio.create_task(_feed_watchdog(interval_s)))
+                await asyncio.wait({stopped, *watching}, return_when=asyncio.FIRST_COMPLETED)
+                for task in watching:
+                    if task.done():
+                        task.result()  # a service that watches nothing any more must not look alive
             return 0
         finally:
             for task in watching:
@@ -149,7 +154,7 @@ class Service:
         except GlacicError:
             await self.worker.call("abort")
             raise
-        await self.worker.call("commit")
+        self.worker.learning = await self.worker.call("commit")
         self.applied = self.applies
         self.config, self.settings = config, settings
         if self.store is None:
@@ -281,8 +286,7 @@ def _may_administer_networks() -> bool:
     return bool(int(effective, 16) & 1 << 12)
 
 
-async def _feed_watchdog() -> None:
-    interval_s = sdnotify.watchdog_interval_s()
-    while interval_s is not None:
+async def _feed_watchdog(interval_s: float) -> None:
+    while True:
         sdnotify.notify("WATCHDOG=1")
         await asyncio.sleep(interval_s)

@@ -76,13 +76,14 @@ class Workshop:
         parts.mapper.hold(MAP_S)
         return {name: [list(shape) for shape in shapes] for name, shapes in parts.sets.shapes().items()}
 
-    def commit(self) -> None:
-        """The ruleset of what was prepared is in force."""
+    def commit(self) -> bool:
+        """The ruleset of what was prepared is in force. Returns whether any policy learns."""
         if self._next is None:
             raise GlacicError("nothing was prepared")
         self._settings, self._next = self._next, None
         self._running.settle(self._settings)
         self._running.mapper.release()
+        return self.learning_on()
 
     def abort(self) -> None:
         """The ruleset of what was prepared was refused: back to what is in force."""

@@ -182,11 +182,11 @@ class _Compiler:
             return []
         rules = [
             *(self._hooks.entry() if self._asks_on_output() else []),
-            Rule("ct state established,related accept"),
+            Rule("ct state established,related accept", apart=True),
             Rule('oif "lo" accept'),
             Rule(f"icmpv6 type {{ {_NEIGHBOURS}, {_LISTENERS} }} accept", "Neighbours, routers, multicast listeners"),
             *_ERRORS,
-            *self._to_zones(FIREWALL, "accept"),
+            *_noted(self._to_zones(FIREWALL, "accept"), "To which zone"),
         ]
         hook = Hook("filter", "output", "filter", "accept")
         parts: list[Part] = [
@@ -200,7 +200,7 @@ class _Compiler:
         """What input and forward begin with."""
         return [
             *self._hooks.entry(),
-            Rule("ct state established,related accept"),
+            Rule("ct state established,related accept", apart=True),
             Rule("ct state invalid counter drop"),
         ]
 

@@ -17,7 +17,7 @@ from glacic.config.policies import LearningPolicy
 from glacic.firewall import claims
 from glacic.firewall.limits import limit_chain, limiter
 from glacic.firewall.match import ADDRESS_TYPE, FAMILY_WORD, network_elements
-from glacic.firewall.quoting import MAX_PREFIX, quote, remark
+from glacic.firewall.quoting import quote_prefix, remark
 from glacic.firewall.ruleset import Chain, Counter, Hook, Part, Rule, Set
 from glacic.firewall.shapes import ALLOW_CHAIN, REFUSE_CHAIN, Shape, chain_name, learned_set, lookup
 
@@ -131,7 +131,7 @@ class Hooks:
         if any(other.name == policy.name and other != policy for other in self._policies):
             mark = f"meta mark set {self._with_field(claims.mark_of(policy.number))}"
             rules.append(Rule(mark, f"Sources go by {policy.identity.upper()} here: policy {policy.number}"))
-        prefix = quote(f"{policy.name}: ", MAX_PREFIX)
+        prefix = quote_prefix(f"{policy.name}: ")
         log = f"log group {self._settings.log_group} prefix {prefix} counter"
         if policy.action is not Action.REJECT:
             return [*rules, Rule(f"{log} drop", "The rest is logged and dropped")]

@@ -19,6 +19,7 @@ INTERFACE_FACTOR = 1000  # what one interface may send, in flows at their limit:
 _FLOWS = 65535  # keys that one set remembers
 _INTERFACES = 1024
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_MAX_BURST = (1 << 32) - 1  # u32 in the kernel (net/netfilter/nft_limit.c)
 _SHORTEST_TIMEOUT_S = 10  # below that the kernel would mostly be clearing up
 
 
@@ -43,13 +44,12 @@ def limiter(policy: LearningPolicy, interface: str, rate: Rate, excess: str) -> 
     ]
     wide = Rate(rate.count * INTERFACE_FACTOR, rate.unit)
     rules.append(Rule(f"update @{_interfaces(policy)} {{ {interface} {_over(wide)} }} {excess}"))
-    note = f"No flow may be seen more than {rate.count} times a {rate.unit}; whoever makes up keys meets the last rule"
+    note = f"What is above {rate} of one flow; whoever makes up keys to fill the sets meets the last rule"
     return [*sets, Chain(limit_chain(policy), tuple(rules), note=note)]
 
 
 def _over(rate: Rate) -> str:
-    packets = "packet" if rate.count == 1 else "packets"
-    return f"limit rate over {rate} burst {rate.count} {packets}"
+    return f"limit rate over {rate} burst {min(rate.count, _MAX_BURST)} packets"
 
 
 def _suffix(policy: LearningPolicy) -> str:

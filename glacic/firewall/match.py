@@ -33,6 +33,7 @@ ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 # What nft knows as words of its own; for the rest it would ask /etc/protocols, which a small system lacks.
 _NFT_PROTOCOLS = frozenset({"tcp", "udp", "udplite", "sctp", "icmp", "icmpv6", "igmp", "gre", "esp", "ah"})
 _ICMP_FAMILY = {"icmp": 4, "icmpv6": 6}
+_NFPROTO = {0: "", 4: "meta nfproto ipv4", 6: "meta nfproto ipv6"}
 _ADDRESS_BITS = {4: 32, 6: 128}
 MAX_WIDTH = 110  # of a line of the script, without its indentation
 
@@ -55,20 +56,21 @@ class Sets:
 
 def matches(rule: Rule, sets: Sets) -> list[str]:
     """The nft matches that together mean what `rule` says, without its limit; `""` matches everything."""
+    interfaces = _interfaces(rule.in_interface, rule.out_interface)
     return [
-        _joined(_interfaces(rule.in_interface, rule.out_interface), family_match, addresses, *transport, _ct(rule))
-        for family, transport in _transports(rule)
-        for family_match, addresses in _families(family, rule.src_ip, rule.dest_ip, sets)
-        for transport in _ports_of(transport, rule, sets)
+        _joined(interfaces, addresses, transport, _ct(rule))
+        for family, protos in _protocol_groups(rule)
+        for addresses in _addresses(family, rule.src_ip, rule.dest_ip, sets)
+        for transport in _transports(protos, rule, sets)
     ]
 
 
 def nat_matches(nat: Nat, sets: Sets) -> list[str]:
     """The nft matches for what a `nat` block applies to, each of one family, and of one protocol where it has any."""
     return [
-        _joined(_interfaces(nat.in_interface, nat.out_interface), family_match, addresses, *transport)
+        _joined(_interfaces(nat.in_interface, nat.out_interface), addresses or _NFPROTO[family], transport)
         for family in ((4, 6) if nat.family == 0 else (nat.family,))
-        for family_match, addresses in _families(family, nat.src_ip, nat.dest_ip, sets)
+        for addresses in _addresses(family, nat.src_ip, nat.dest_ip, sets)
         for proto in (nat.protos or ("",))
         for transport in _with_ports((proto,) if proto else (), (), nat.dest_port, sets)
     ]
@@ -80,7 +82,7 @@ def opening_match(opening: Opening) -> str:
     if protos[0] in _ICMP_FAMILY:
         names = {number: name for name, number in ICMP_TYPES[protos[0]].items()}
         return f"{protos[0]} type {braces([names.get(port, str(port)) for port in opening.ports])}"
-    family = {0: "", 4: "meta nfproto ipv4", 6: "meta nfproto ipv6"}[opening.family]
+    family = _NFPROTO[opening.family]
     if not opening.ports:
         return _joined(family, l4proto(protos))
     ports = braces([str(port) for port in opening.ports])
@@ -165,7 +167,7 @@ def _ct(rule: Rule) -> str:
     return f"ct state {','.join(rule.ct_state)}" if rule.ct_state else ""
 
 
-def _transports(rule: Rule) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _protocol_groups(rule: Rule) -> Iterator[tuple[int, tuple[str, ...]]]:
     """(family or 0, protocols) for every group of protocols that can share one match."""
     icmp = [proto for proto in rule.protos if proto in _ICMP_FAMILY]
     others = tuple(proto for proto in rule.protos if proto not in _ICMP_FAMILY)
@@ -181,25 +183,23 @@ def _icmp_types(proto: str, types: Sequence[str]) -> list[str]:
     return [name for name in types if name.isdecimal() or name in ICMP_TYPES[proto]]
 
 
-def _ports_of(protos: tuple[str, ...], rule: Rule, sets: Sets) -> Iterator[tuple[str, ...]]:
+def _transports(protos: tuple[str, ...], rule: Rule, sets: Sets) -> Iterator[str]:
     if protos and protos[0] in _ICMP_FAMILY and rule.icmp_type:
-        yield (f"{protos[0]} type {braces(_icmp_types(protos[0], rule.icmp_type))}",)
+        yield f"{protos[0]} type {braces(_icmp_types(protos[0], rule.icmp_type))}"
     else:
         yield from _with_ports(protos, rule.source_port, rule.dest_port, sets)
 
 
-def _with_ports(
-    protos: tuple[str, ...], source: PortSpec, destination: PortSpec, sets: Sets
-) -> Iterator[tuple[str, ...]]:
+def _with_ports(protos: tuple[str, ...], source: PortSpec, destination: PortSpec, sets: Sets) -> Iterator[str]:
     if not source and not destination:
-        yield (l4proto(protos),)
+        yield l4proto(protos)
         return
     header = _port_words(protos)
-    bare = "th" if header.startswith("meta") else header  # the protocols have been matched once
+    bare = "th" if header.startswith("meta") else header  # the protocols are matched once
     for sport, dport in product(_port_parts(source, sets), _port_parts(destination, sets)):
         first = f"{header} sport {sport}" if sport else ""
         second = f"{bare if sport else header} dport {dport}" if dport else ""
-        yield first, second
+        yield _joined(first, second)
 
 
 def _port_words(protos: Sequence[str]) -> str:
@@ -215,15 +215,15 @@ def _port_parts(spec: PortSpec, sets: Sets) -> list[str]:
     return ([braces(literal)] if literal else []) + named or [""]
 
 
-def _families(family: int, source: AddressSpec, destination: AddressSpec, sets: Sets) -> Iterator[tuple[str, str]]:
-    """(family match, address matches) for every combination of one family; `family` 4 or 6 allows no other."""
+def _addresses(family: int, source: AddressSpec, destination: AddressSpec, sets: Sets) -> Iterator[str]:
+    """The address matches for every combination of one family; `family` 4 or 6 allows no other."""
     if not source and not destination:
-        yield {0: "", 4: "meta nfproto ipv4", 6: "meta nfproto ipv6"}[family], ""
+        yield ""
         return
     for version in (4, 6) if family == 0 else (family,):
         word = FAMILY_WORD[version]
         for from_, to in product(_address_parts(version, source, sets), _address_parts(version, destination, sets)):
-            yield "", _joined(f"{word} saddr {from_}" if from_ else "", f"{word} daddr {to}" if to else "")
+            yield _joined(f"{word} saddr {from_}" if from_ else "", f"{word} daddr {to}" if to else "")
 
 
 def _address_parts(family: int, spec: AddressSpec, sets: Sets) -> list[str]:

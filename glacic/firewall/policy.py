@@ -11,7 +11,7 @@ from glacic.config.model import FIREWALL, Action, Policy, Rule
 from glacic.config.policies import LearningPolicy
 from glacic.firewall.hooks import Hooks
 from glacic.firewall.match import Sets, matches
-from glacic.firewall.quoting import MAX_PREFIX, identifier, printable, quote, remark
+from glacic.firewall.quoting import MAX_PREFIX, identifier, printable, quote, quote_prefix, remark
 from glacic.firewall.ruleset import Chain, Part
 from glacic.firewall.ruleset import Rule as NftRule
 from glacic.firewall.shapes import REFUSE_CHAIN
@@ -39,7 +39,11 @@ def policy_parts(policy: Policy, learning: LearningPolicy | None, hooks: Hooks, 
             chain = f"rule_{number}_of_{identifier(policy.name)}"
             parts.append(Chain(chain, (NftRule(action),)))
             action = f"jump {chain}"
-        rules += [NftRule(f"{match} {action}".strip(), "" if at else note) for at, match in enumerate(found)]
+        apart = bool(rules and rules[-1].note)  # the note above is not about this one
+        rules += [
+            NftRule(f"{match} {action}".strip(), "" if at else note, apart and at == 0)
+            for at, match in enumerate(found)
+        ]
     note = f"Policy {remark(policy.name)}: from {_zone(policy.source)} to {_zone(policy.destination)}"
     if policy.description:
         note += f"\n{remark(policy.description)}"
@@ -58,7 +62,7 @@ def _statements(policy: Policy, rule: Rule) -> Iterator[str]:
     if rule.log is not None:
         # The kernel log has no fields: a colon and a space end the prefix, also where a name had to be cut.
         text = rule.log or f"{printable(policy.name)} {printable(rule.name)}"[: MAX_PREFIX // 4] + ": "
-        yield f"log prefix {quote(text, MAX_PREFIX)}"
+        yield f"log prefix {quote_prefix(text)}"
 
 
 def _zone(name: str) -> str:

@@ -31,6 +31,15 @@ def quote(text: str, max_bytes: int = MAX_COMMENT) -> str:
     return f'"{_cut(printable(text), max_bytes)}"'
 
 
+def quote_prefix(text: str) -> str:
+    """`text` as a log prefix: a quoted string in which, unlike in any other, nft looks for `$variables`.
+
+    The prefix of a policy's hook has to be its name to the letter, so validation refuses a `$` there; here it is only
+    kept from doing harm.
+    """
+    return quote(text.replace("$", "?"), MAX_PREFIX)
+
+
 def printable(text: str) -> str:
     """`text` without anything that could end a string, a comment or a line of the script."""
     return "".join(_HARMLESS.get(char, char if char.isprintable() else "?") for char in text)

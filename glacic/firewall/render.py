@@ -80,7 +80,7 @@ def _set(part: Set) -> str:
 def _chain(chain: Chain) -> str:
     lines = [str(chain.hook)] if chain.hook else []
     for rule in chain.rules:
-        if lines and (rule.note or rule is chain.rules[0]):
+        if lines and (rule.note or rule.apart or rule is chain.rules[0]):
             lines.append("")
         lines.append(_remarks(rule.note) + rule.statement)
     body = indented("\n".join(lines))

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `statement`: nft text of one line. `note`: a comment for the reader of the script, above the rule."""
+    """One rule. `statement`: nft text, of several lines where it holds a long set.
+
+    note: a comment for the reader of the script, above the rule. apart: an empty line sets it off, as a note does.
+    """
 
     statement: str
     note: str = ""
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

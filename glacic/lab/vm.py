@@ -272,8 +272,12 @@ def _check_time(plan: _Plan, started: float) -> None:
 def _status(plan: _Plan) -> int:
     with contextlib.suppress(OSError, ValueError):
         return int((plan.shared / "status").read_text())
-    what = "died before its command ended" if (plan.shared / "booted").exists() else "did not boot"
-    raise LabError(f"the virtual machine (Linux {plan.kernel.version}) {what}; is there {MEMORY} of memory for it?")
+    name = f"the virtual machine (Linux {plan.kernel.version})"
+    if (plan.shared / "booted").exists():
+        raise LabError(
+            f"{name} died before its command ended: its kernel panicked, or ran out of its {MEMORY} of memory"
+        )
+    raise LabError(f"{name} did not boot; is there {MEMORY} of memory for it?")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 WAL, so that who reads never waits for who writes, in this process or another; synchronous NORMAL, so that a crash of
 the program loses nothing committed. SQL comes in as SQLAlchemy Core statements and is run on the driver's own
-connection: a lookup by a compiled statement costs a quarter of one through SQLAlchemy's (KERNEL figures: 3.8 us
+connection: a lookup by a compiled statement costs a quarter of one through SQLAlchemy's (measured: 3.8 us
 against 14).
 
 Refuses to open what is another program's, or of a newer version; a read-only opening never creates or migrates.

@@ -29,9 +29,7 @@ from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
 from glacic.learning.schema import STATE_CODES, STATES
 from glacic.learning.switch import LearningRow, SavedLearning
 
-PAGE = (
-    5000  # rows read at once by what goes through everything; also what one kernel transaction takes (KERNEL figures)
-)
+PAGE = 5000  # rows read at once by what goes through everything; also what one kernel transaction takes
 
 _FLOW = schema.flow.c
 _KEY = (_FLOW.policy, _FLOW.source, _FLOW.protocol, _FLOW.port, _FLOW.destination)

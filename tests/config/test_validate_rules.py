@@ -112,6 +112,8 @@ def test_what_is_broken_is_not_complained_about_twice(errors: Check) -> None:
     "lines",
     [
         'type = "snat"\nout_interface = "wan0"\nto_ip = "192.0.2.1"\nsrc_ip = "@four"',
+        'type = "masquerade"\nout_interface = "wan0"\ndest_ip = "@six"',
+        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = 80\nto_ip = "10.0.0.5"\nsrc_ip = "@four"',
         'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = ["80", 443]\nto_ip = "10.0.0.5"',
         'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = "8-9"\nto_ip = "10.0.0.5"\ndest_ip = "@both"',
         'type = "dnat"\nin_interface = "wan0"\nproto = "udp"\ndest_port = "@web"\nto_ip = "fd00::5"',
@@ -134,13 +136,20 @@ def test_nat_that_can_be_is_fine(valid: Valid, lines: str) -> None:
         'type = "dnat"\nin_interface = "wan0"\n¶proto = "any"\ndest_port = 80\nto_ip = "10.0.0.5"',
         'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = [80, 81]\nto_ip = "10.0.0.5"\n¶to_port = 80',
         'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = "80-81"\nto_ip = "10.0.0.5"\n¶to_port = 80',
-        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = 80\nto_ip = "10.0.0.5"\n¶dest_ip = "fd00::1"',
+        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = 80\nto_ip = "1.0.0.5"\n¶dest_ip = "fd00::1"',
         'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\n¶dest_port = "@four"\nto_ip = "10.0.0.5"',
-        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = 8\nto_ip = "10.0.0.5"\n¶out_interface = "wan0"',
+        'type = "dnat"\nin_interface = "w0"\nproto = "tcp"\ndest_port = 8\nto_ip = "1.0.0.5"\n¶out_interface = "wan0"',
     ],
 )
 def test_nat_that_cannot_be_is_told_at_the_attribute(errors: Check, lines: str) -> None:
     assert not any(found.endswith(": ") for found in errors(in_nat(lines)))
+
+
+def test_an_interface_of_nat_that_no_zone_has_is_noted(notes: Check) -> None:
+    text = 'nat "n" {\n  type = "masquerade"\n  out_interface = ["wan0", ¶"wna0"]\n}'
+    (found,) = notes(f'zone "wan" {{\n  interface = "wan0"\n}}\n{text}')
+    assert found == '"wna0" is in no zone: did you mean "wan0"?'
+    assert notes(f'zone "far" {{\n  networks = ["10.0.0.0/8"]\n}}\n{text.replace("¶", "")}') == []
 
 
 def test_nat_tells_what_it_needs(errors: Check) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import socket
@@ -17,7 +18,7 @@ import pytest
 from glacic.ctlplane import protocol
 from glacic.ctlplane.client import Client
 from glacic.ctlplane.server import Server
-from glacic.errors import GlacicError, Unreachable, UnknownFlow, UsageError
+from glacic.errors import GlacicError, UnknownFlow, Unreachable, UsageError
 
 
 async def echo(args: dict[str, Any], who: str) -> dict[str, Any]:
@@ -89,10 +90,8 @@ def test_a_request_without_end_is_cut_off(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as raw, raw.makefile("rb") as lines:
         raw.connect(str(path))
         raw.settimeout(20)
-        try:
+        with contextlib.suppress(BrokenPipeError):
             raw.sendall(b"x" * (2 * protocol.MAX_REQUEST))
-        except BrokenPipeError:
-            pass
         answer = lines.readline()
         assert not answer or protocol.unpack(answer)["ok"] is False
 

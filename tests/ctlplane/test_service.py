@@ -49,9 +49,9 @@ def service(lab: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gla
 
 
 @pytest.fixture
-def glacic(service: Glacic) -> Iterator[Glacic]:
+def glacic(service: Glacic) -> Glacic:
     service.call("learn.on")
-    yield service
+    return service
 
 
 def learned(glacic: Glacic, port: int) -> bool:
@@ -84,7 +84,8 @@ def test_a_person_decides_what_waits(lab: Home, glacic: Glacic) -> None:
         connection.settimeout(SHORT_S)
         assert not traffic.answers(connection)
     history = glacic.json("flows", "show", flow["key"])["history"]
-    assert [(row["from"], row["to"]) for row in history] == [(None, "pending"), ("pending", "allowed"), ("allowed", "denied")]
+    changes = [(row["from"], row["to"]) for row in history]
+    assert changes == [(None, "pending"), ("pending", "allowed"), ("allowed", "denied")]
 
 
 def test_an_unknown_flow_is_a_no(glacic: Glacic) -> None:

@@ -35,7 +35,9 @@ def test_inline_mode_has_queues_and_no_groups() -> None:
 
 
 def test_an_inline_rate_limit_has_a_sink_behind_the_queues() -> None:
-    told = settings(RuleLearning(enabled=True, inline_mode=True, log_group=100, queues=3, rate_limit=Rate(10, "minute")))
+    told = settings(
+        RuleLearning(enabled=True, inline_mode=True, log_group=100, queues=3, rate_limit=Rate(10, "minute"))
+    )
     assert told.sink == 103
 
 

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator
 from itertools import product
 
-import nftables
 import pytest
 
 from glacic.config.model import Action, Granularity, Identity
@@ -16,6 +15,7 @@ from glacic.ctlplane.elements import KernelSets
 from glacic.errors import KernelRefused
 from glacic.firewall import learned
 from glacic.firewall.learned import LearnedSets
+from glacic.firewall.nft import Libnftables
 from glacic.firewall.shapes import Key, Shape, set_name, shapes_of
 from glacic.lab.net import Host, Network, Port
 
@@ -44,18 +44,16 @@ add rule inet glacic input ip protocol udp counter drop
 """
 
 
-class Nft:
-    """libnftables in the namespace of the thread that makes it, and what it was told."""
+class Nft(Libnftables):
+    """libnftables, and what it was told."""
 
     def __init__(self) -> None:
-        self._nft = nftables.Nftables()
+        super().__init__()
         self.scripts: list[str] = []
 
     def run(self, script: str) -> None:
         self.scripts.append(script)
-        status, _, error = self._nft.cmd(script)
-        if status:
-            raise KernelRefused(error)
+        super().run(script)
 
 
 class Firewall:

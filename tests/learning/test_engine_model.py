@@ -161,7 +161,11 @@ class EngineAgainstModel(RuleBasedStateMachine):
 
     # ---- what can happen
 
-    @rule(packet=packets, policy=policies, mac=st.sampled_from(MACS))
+    @rule(arrivals=st.lists(st.tuples(packets, policies, st.sampled_from(MACS)), min_size=1, max_size=8))
+    def packets_come(self, arrivals: list[tuple[Packet, LearningPolicy, bytes | None]]) -> None:
+        for packet, policy, mac in arrivals:
+            self.a_packet_comes(packet, policy, mac)
+
     def a_packet_comes(self, packet: Packet, policy: LearningPolicy, mac: bytes | None) -> None:
         key = key_of(packet, policy, mac)
         decision = self.engine.decide(packet, policy, mac, self.later())

@@ -172,9 +172,10 @@ class HostSide(io.RawIOBase):
             item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
 
     def _fail(self, item: pytest.Item, why: str) -> None:
-        """A report of our own, with the end of what the guest printed."""
+        """A report of our own; the first one has the end of what the guest printed."""
         sections = (
             [("the virtual machine's output", self._output[-6000:].decode(errors="replace"))] if self._output else []
         )
         self._pass_on(pytest.TestReport(item.nodeid, item.location, {}, "failed", why, "call", sections))
         self._pass_on(pytest.TestReport(item.nodeid, item.location, {}, "passed", None, "teardown"))
+        self._output.clear()

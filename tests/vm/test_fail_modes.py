@@ -1,4 +1,7 @@
-"""What packets get when nobody answers: each fail mode with the kernel's own `queue` statement. Nothing from outside, ever."""
+"""What packets get when nobody answers: each fail mode with the kernel's own `queue` statement.
+
+From outside nothing gets in, in any of them.
+"""
 
 from __future__ import annotations
 

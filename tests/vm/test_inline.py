@@ -58,9 +58,9 @@ def service(lab: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gla
 
 
 @pytest.fixture
-def glacic(service: Glacic) -> Iterator[Glacic]:
+def glacic(service: Glacic) -> Glacic:
     service.call("learn.on")
-    yield service
+    return service
 
 
 def state(glacic: Glacic, port: int, source: str = LAPTOP_MAC) -> str | None:

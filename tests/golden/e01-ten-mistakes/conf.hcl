@@ -34,12 +34,6 @@ policy "lan" "wann" {
     src_ip = "10.1.0.1/24"
     action = "acept"
   }
-
-  rule "old" {
-    proto     = "tcp"
-    dest_port = [80, "443-70000"]
-    action    = "accept"
-  }
 }
 
 policy "wan" "lan" {

@@ -19,7 +19,8 @@ policy "lan" "firewall" {
     proto     = tcp
     dest_port = 6000-6010
     src_ip    = @servers
-    comment   = for ${name}
+    comment   = "for ${name}"
+    limit     = max(10, 20)
     action    = accept
   }
 }

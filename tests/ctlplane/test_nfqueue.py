@@ -1,0 +1,500 @@
+"""The inline reader, with real packets: a client's datagrams to a firewall that hands each to a queue.
+
+    client  10.0.0.1, fd00::1  02:..:01  ----eth0/lan0----  fw  10.0.0.2, fd00::2
+
+The kernel's queue is reached through the xtables NFQUEUE target, which every kernel with nfnetlink_queue has; tests/vm
+does the same with nftables' own statement. A chain behind the queue counts what the reader answered, by its mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import pytest
+
+from glacic.config.policies import LearningPolicy
+from glacic.ctlplane.nfqueue import QueueReader, QueueTruth, SinkQueue, Truth, queue_truth
+from glacic.ctlplane.reading import Holder, Rules
+from glacic.errors import KernelRefused
+from glacic.lab.net import Network, Port
+from glacic.learning.engine import Engine, Limits, open_cache
+from glacic.learning.flow import Decision, FlowKey, FlowState, Verdict, Why
+from glacic.learning.packet import Packet
+from glacic.learning.store import Store
+from glacic.learning.switch import LearningSwitch
+
+MAC = bytes.fromhex("020000000001")
+LAN = LearningPolicy(name="lan_wan", number=3)
+ASKED_LAN = 0x0083_0000
+QUEUE = 100
+
+ACCEPT = Decision(Verdict.ACCEPT, Why.CACHED_ALLOW)
+DROP = Decision(Verdict.DROP, Why.PENDING)
+REJECT = Decision(Verdict.REJECT, Why.DENIED)
+
+BEHIND = """
+table inet behind {
+    counter clean { }
+    counter asked { }
+    counter rejected { }
+    counter over { }
+    counter routed { }
+    chain input {
+        type filter hook input priority 10; policy accept;
+        meta l4proto != { udp, icmp, tcp } accept
+        meta mark & 0x00ff0000 == 0 counter name clean
+        meta mark & 0x00800000 != 0 counter name asked
+        meta mark & 0x00ff0000 == 0x00400000 counter name rejected
+        meta mark & 0x00ff0000 == 0x00010000 counter name over
+        meta mark & 0xff00ffff == 0x12001234 counter name routed
+    }
+}
+"""
+
+
+class Scripted:
+    """An engine that answers as told, and remembers what it was asked."""
+
+    def __init__(self, answer: Decision | Exception = ACCEPT) -> None:
+        self.policies = {LAN.number: LAN}
+        self.by_name = {LAN.name: LAN}
+        self.store_trouble = "disk full"
+        self.answer = answer
+        self.asked: list[tuple[Packet, LearningPolicy | None, bytes | None]] = []
+
+    def decide(self, packet: Packet, policy: LearningPolicy | None, mac: bytes | None, now_ns: int) -> Decision:
+        self.asked.append((packet, policy, mac))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def rules(self, **settings: Any) -> Rules:
+        return Rules(engine=cast(Engine, self), highest_number=LAN.number, **settings)
+
+
+class Bed:
+    """The firewall's namespace with its queue rules, and the client's."""
+
+    def __init__(self, network: Network) -> None:
+        self.fw, self.client = network.host("fw"), network.host("client")
+        network.cable(
+            Port(self.client, "eth0", MAC.hex(":"), ("10.0.0.1/24", "fd00::1/64")),
+            Port(self.fw, "lan0", "02:00:00:00:00:02", ("10.0.0.2/24", "fd00::2/64")),
+        )
+        self.fw.run(["nft", "-f", "-"], text=BEHIND)
+        self.truth = self.fw.call(QueueTruth)
+
+    def ask(self, mark: int = ASKED_LAN, number: int = QUEUE, *match: str) -> None:
+        """Sends what comes in (UDP, unless `match` says otherwise) to the queue, with this field in its mark."""
+        rule = list(match or ("-p", "udp"))
+        marking = ["-j", "MARK", "--set-xmark", f"{mark:#x}/{0x00FF0000:#x}"]
+        for command in ("iptables-nft", "ip6tables-nft"):
+            self.fw.run([command, "-t", "mangle", "-A", "INPUT", "-j", "MARK", "--set-xmark", "0x12001234/0xff00ffff"])
+            self.fw.run([command, "-t", "mangle", "-A", "INPUT", *rule, *marking])
+            self.fw.run([command, "-A", "INPUT", *rule, "-j", "NFQUEUE", "--queue-num", str(number), "--queue-bypass"])
+
+    def send(self, count: int = 1, *, to: str = "10.0.0.2", port: int = 53, source_port: int = 4000) -> None:
+        """Datagrams from the client."""
+
+        def send() -> None:
+            family = socket.AF_INET6 if ":" in to else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.bind(("", source_port))
+                for _ in range(count):
+                    sock.sendto(b"?", (to, port))
+
+        self.client.call(send)
+
+    def counters(self) -> dict[str, int]:
+        """What came out behind the queue."""
+        listed = json.loads(self.fw.run(["nft", "-j", "list", "counters", "table", "inet", "behind"]).stdout)
+        rows = [item["counter"] for item in listed["nftables"] if "counter" in item]
+        return {row["name"]: row["packets"] for row in rows}
+
+    def queue(self, number: int = QUEUE) -> Truth:
+        return self.truth.read()[number]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that is bound to happen."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def running(reader: QueueReader) -> Iterator[QueueReader]:
+    """The reader, answering in a thread of its own."""
+    thread = threading.Thread(target=reader.run)
+    thread.start()
+    try:
+        yield reader
+    finally:
+        reader.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def answered_many(reader: QueueReader) -> bool:
+    return processed(reader) > 300
+
+
+def processed(reader: QueueReader) -> int:
+    return int(reader.stats()["processed"])
+
+
+@pytest.fixture
+def bed() -> Iterator[Bed]:
+    with Network() as network:
+        bed = Bed(network)
+        yield bed
+        bed.truth.close()
+
+
+@pytest.fixture
+def engine() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def reader(bed: Bed, engine: Scripted) -> Iterator[QueueReader]:
+    """Bound, not running yet; the client's UDP goes to it."""
+    reader = QueueReader(QUEUE, Holder(engine.rules()))
+    bed.ask()
+    bed.fw.call(reader.open)
+    yield reader
+    reader.stop()
+
+
+@pytest.mark.parametrize("to", ["10.0.0.2", "fd00::2"])
+def test_an_accepted_packet_goes_on_with_its_field_cleared_and_the_other_bits_kept(
+    bed: Bed, engine: Scripted, reader: QueueReader, to: str
+) -> None:
+    with running(reader):
+        bed.send(3, to=to)
+        until(lambda: processed(reader) == 3)
+    assert bed.counters() == {"clean": 3, "asked": 0, "rejected": 0, "over": 0, "routed": 3}
+    assert reader.stats()["accepted"] == 3
+    packet, policy, mac = engine.asked[0]
+    assert (packet.version, packet.protocol, packet.port, packet.source_port) == (6 if ":" in to else 4, 17, 53, 4000)
+    assert (policy, mac) == (LAN, MAC)
+
+
+def test_a_dropped_packet_is_gone(bed: Bed, engine: Scripted, reader: QueueReader) -> None:
+    engine.answer = DROP
+    with running(reader):
+        bed.send(2)
+        until(lambda: processed(reader) == 2)
+    assert set(bed.counters().values()) == {0}
+    stats = reader.stats()
+    assert (stats["dropped"], stats["decisions"]) == (2, {"pending": 2})
+
+
+def test_a_rejected_packet_goes_on_with_the_reject_bit_alone(bed: Bed, engine: Scripted, reader: QueueReader) -> None:
+    engine.answer = REJECT
+    with running(reader):
+        bed.send(2)
+        until(lambda: processed(reader) == 2)
+    assert bed.counters() == {"clean": 0, "asked": 0, "rejected": 2, "over": 0, "routed": 2}
+    stats = reader.stats()
+    assert (stats["dropped"], stats["rejected"], stats["accepted"]) == (2, 2, 0)
+
+
+@pytest.mark.parametrize("mark", [0x0084_0000, 0x0000_0000, 0x0003_0000], ids=["another number", "none", "not asked"])
+def test_a_mark_that_names_no_policy_is_told_to_the_engine_as_none(bed: Bed, engine: Scripted, mark: int) -> None:
+    reader = QueueReader(QUEUE, Holder(engine.rules()))
+    bed.ask(mark)
+    bed.fw.call(reader.open)
+    with running(reader):
+        bed.send()
+        until(lambda: processed(reader) == 1)
+    assert engine.asked[0][1] is None
+
+
+@pytest.mark.parametrize(
+    "failure", [ValueError("boom"), Decision(Verdict.DROP, Why.STORE_UNAVAILABLE)], ids=["it raises", "no store"]
+)
+def test_what_the_engine_cannot_decide_is_dropped(
+    bed: Bed, engine: Scripted, reader: QueueReader, failure: Decision | Exception
+) -> None:
+    engine.answer = failure
+    with running(reader):
+        bed.send()
+        until(lambda: processed(reader) == 1)
+    assert set(bed.counters().values()) == {0}
+    assert reader.stats()["engine_errors"] == 1
+
+
+@pytest.mark.parametrize(
+    "failure", [ValueError("boom"), Decision(Verdict.DROP, Why.STORE_UNAVAILABLE)], ids=["it raises", "no store"]
+)
+def test_with_engine_error_open_it_goes_on_and_still_says_asked(
+    bed: Bed, engine: Scripted, failure: Decision | Exception
+) -> None:
+    engine.answer = failure
+    troubles: list[str] = []
+    reader = QueueReader(QUEUE, Holder(engine.rules(engine_error_open=True)), on_trouble=troubles.append)
+    bed.ask()
+    bed.fw.call(reader.open)
+    with running(reader):
+        bed.send()
+        until(lambda: processed(reader) == 1)
+    assert bed.counters() == {"clean": 0, "asked": 1, "rejected": 0, "over": 0, "routed": 1}
+    assert reader.stats()["accepted"] == 1
+    assert troubles == ["queue 100: ValueError: boom" if isinstance(failure, ValueError) else "queue 100: disk full"]
+
+
+def test_an_unreadable_packet_is_dropped_in_every_fail_mode(bed: Bed, engine: Scripted) -> None:
+    reader = QueueReader(QUEUE, Holder(engine.rules(engine_error_open=True)))
+    bed.ask(ASKED_LAN, QUEUE, "-p", "tcp")
+    bed.fw.call(reader.open)
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sock:
+            sock.sendto(b"\x0f\xa0\0\x16", ("10.0.0.2", 0))  # two ports, and nothing behind them
+
+    with running(reader):
+        bed.client.call(send)
+        until(lambda: processed(reader) == 1)
+    assert set(bed.counters().values()) == {0}
+    assert reader.stats()["unreadable"] == {"truncated": 1}
+    assert reader.stats()["decisions"] == {"unreadable packet": 1}
+    assert not engine.asked
+
+
+def test_the_window_shows_so_many_packets_of_each_connection(bed: Bed, engine: Scripted) -> None:
+    reader = QueueReader(QUEUE, Holder(engine.rules(packet_window=3)))
+    bed.ask(0x0080_0000)  # asked, and no policy: a packet of a connection that is accepted already
+    bed.fw.call(reader.open)
+    with running(reader):
+        bed.send(2, source_port=4000)
+        bed.send(2, source_port=4001)
+        bed.send(1, source_port=4000)
+        until(lambda: processed(reader) == 5)
+    assert bed.counters() == {"clean": 4, "asked": 0, "rejected": 0, "over": 1, "routed": 5}
+    assert reader.stats()["decisions"] == {"packet window": 5}
+    assert not engine.asked
+
+
+def test_the_first_packet_counts_in_its_window(bed: Bed, engine: Scripted) -> None:
+    reader = QueueReader(QUEUE, Holder(engine.rules(packet_window=1)))
+    bed.ask()
+    bed.fw.call(reader.open)
+    with running(reader):
+        bed.send()
+        until(lambda: processed(reader) == 1)
+    assert bed.counters()["over"] == 1
+    assert len(engine.asked) == 1
+
+
+def test_the_loopback_has_no_macs(bed: Bed, engine: Scripted, reader: QueueReader) -> None:
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"?", ("127.0.0.1", 53))
+
+    with running(reader):
+        bed.fw.call(send)
+        until(lambda: processed(reader) >= 1)
+    assert engine.asked[0][2] is None
+
+
+def test_a_renamed_interface_changes_nothing(bed: Bed, engine: Scripted, reader: QueueReader) -> None:
+    bed.fw.ip("link set lan0 down", "link set lan0 name other", "link set other up")
+    with running(reader):
+        bed.send()
+        until(lambda: processed(reader) == 1)
+    assert engine.asked[0][1:] == (LAN, MAC)
+
+
+def test_new_rules_answer_the_next_packet(bed: Bed, engine: Scripted) -> None:
+    holder = Holder(engine.rules())
+    reader = QueueReader(QUEUE, holder)
+    bed.ask()
+    bed.fw.call(reader.open)
+    with running(reader):
+        bed.send()
+        until(lambda: processed(reader) == 1)
+        holder.rules = Scripted(DROP).rules()
+        bed.send()
+        until(lambda: processed(reader) == 2)
+    assert bed.counters()["clean"] == 1
+    assert reader.stats()["decisions"] == {"cached allow": 1, "pending": 1}
+
+
+def test_nobody_listens_once_it_has_stopped(bed: Bed, reader: QueueReader) -> None:
+    with running(reader):
+        pass
+    bed.send(5)
+    until(lambda: bed.counters()["asked"] == 5)  # `bypass` lets in
+    assert processed(reader) == 0
+    assert bed.truth.read() == {}
+
+
+def test_it_stops_while_packets_come_without_a_pause(bed: Bed, reader: QueueReader) -> None:
+    enough = threading.Event()
+
+    def flood() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            while not enough.is_set():
+                sock.sendto(b"?", ("10.0.0.2", 53))
+
+    sender = threading.Thread(target=bed.client.call, args=(flood,))
+    sender.start()
+    try:
+        with running(reader):
+            until(lambda: processed(reader) > 500)
+    finally:
+        enough.set()
+        sender.join()
+    assert bed.truth.read() == {}
+
+
+def test_stopped_before_it_ran_it_gives_the_queue_up(bed: Bed, reader: QueueReader) -> None:
+    reader.stop()
+    assert bed.truth.read() == {}
+    reader.run()  # returns at once
+    reader.stop()
+
+
+def test_a_queue_has_one_owner(bed: Bed, engine: Scripted, reader: QueueReader) -> None:
+    with pytest.raises(KernelRefused, match=r"queue 100.*another program owns it"):
+        bed.fw.call(QueueReader(QUEUE, Holder(engine.rules())).open)
+    with running(reader):
+        bed.send()
+        until(lambda: processed(reader) == 1)
+
+
+def test_what_waits_when_it_begins_is_answered(bed: Bed, reader: QueueReader) -> None:
+    bed.send(20)
+    until(lambda: bed.queue().depth == 20)
+    with running(reader):
+        until(lambda: processed(reader) == 20)
+        assert bed.queue().depth == 0
+
+
+def test_bound_in_a_stream_of_packets_it_leaves_none_unanswered(bed: Bed, engine: Scripted) -> None:
+    bed.ask()
+    enough = threading.Event()
+
+    def flood() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            while not enough.is_set():
+                sock.sendto(b"?", ("10.0.0.2", 53))
+
+    sender = threading.Thread(target=bed.client.call, args=(flood,))
+    sender.start()
+    try:
+        for _ in range(5):
+            reader = QueueReader(QUEUE, Holder(engine.rules()))
+            bed.fw.call(reader.open)
+            with running(reader):
+                until(partial(answered_many, reader))
+    finally:
+        enough.set()
+        sender.join()
+    reader = QueueReader(QUEUE, Holder(engine.rules()))
+    bed.fw.call(reader.open)
+    with running(reader):
+        bed.send(10)
+        until(lambda: bed.queue().depth == 0 and processed(reader) == 10)
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_a_full_queue_does_as_configured(bed: Bed, engine: Scripted, fail_open: bool) -> None:
+    reader = QueueReader(QUEUE, Holder(engine.rules()), fail_open=fail_open, max_length=5)
+    bed.ask()
+    bed.fw.call(reader.open)  # and nobody reads
+    bed.send(20)
+    if fail_open:
+        until(lambda: bed.counters()["asked"] == 15)
+    else:
+        until(lambda: bed.queue().kernel_dropped == 15)
+        assert bed.counters()["asked"] == 0
+    assert bed.queue().depth == 5
+    reader.stop()
+
+
+def test_what_a_full_queue_does_can_be_changed_while_it_runs(bed: Bed, engine: Scripted) -> None:
+    reader = QueueReader(QUEUE, Holder(engine.rules()), max_length=5)
+    bed.ask()
+    bed.fw.call(reader.open)
+    reader.set_fail_open(True)
+    bed.send(7)
+    until(lambda: bed.counters()["asked"] == 2)
+    reader.set_fail_open(False)
+    bed.send(4)
+    until(lambda: bed.queue().kernel_dropped == 4)
+    with running(reader):
+        until(lambda: processed(reader) == 5)
+
+
+def test_every_packet_is_counted_once_and_timed(bed: Bed, engine: Scripted, reader: QueueReader) -> None:
+    with running(reader):
+        bed.send(50)
+        until(lambda: processed(reader) == 50)
+        engine.answer = DROP
+        bed.send(30)
+        until(lambda: processed(reader) == 80)
+    stats = reader.stats()
+    assert (stats["num"], stats["accepted"], stats["dropped"], stats["verdict_errors"]) == (100, 50, 30, 0)
+    times = reader.latency.summary([reader.latency])
+    assert 0 < times["p50"] <= times["p99"] <= times["max"]
+
+
+def test_the_sink_drops_while_it_is_held_and_lets_go_after(bed: Bed) -> None:
+    bed.ask()
+    sink = bed.fw.call(SinkQueue(QUEUE).open)
+    bed.send(4)
+    until(lambda: bed.queue().kernel_dropped == 4)
+    assert bed.queue().depth == 0
+    assert bed.counters()["asked"] == 0
+    with pytest.raises(KernelRefused, match="queue 100"):
+        bed.fw.call(SinkQueue(QUEUE).open)
+    sink.close()
+    bed.send(3)
+    until(lambda: bed.counters()["asked"] == 3)
+
+
+def test_a_flow_is_learned_from_its_first_packet(bed: Bed) -> None:
+    """The whole road, with the engine itself."""
+    with Store.temporary() as store:
+        switch = LearningSwitch.restore(None, file_mode=True, learn_for_s=None, policies=["lan_wan"], now_ns=0)
+        cache = open_cache(store, 100)
+        changes: list[Any] = []
+        engine = Engine([LAN], store=store, cache=cache, switch=switch, limits=Limits(), on_change=changes.append)
+        reader = QueueReader(QUEUE, Holder(Rules(engine=engine, highest_number=3)))
+        bed.ask()
+        bed.fw.call(reader.open)
+        with running(reader):
+            bed.send(2)
+            until(lambda: processed(reader) == 2)
+        assert reader.stats()["decisions"] == {"learned on first use": 1, "cached allow": 1}
+        assert [(change.key, change.after) for change in changes] == [
+            (FlowKey("lan_wan", MAC, 17, 53), FlowState.ALLOWED)
+        ]
+    assert bed.counters()["clean"] == 2
+
+
+def test_the_figures_of_the_kernel_are_read_by_column() -> None:
+    text = "  100  12345     7 2   128    11     3     4711  1\n    5      1     0 0     0     0     0        0  1\n"
+    assert queue_truth(text) == {100: Truth(7, 11, 3, 4711), 5: Truth(0, 0, 0, 0)}
+
+
+@pytest.mark.parametrize("text", ["", "\n", "queue 1", "1 2 3", "1 2 x 4 5 6 7 8", "\0\0"])
+def test_what_are_no_figures_is_left_out(text: str) -> None:
+    assert queue_truth(text) == {}
+
+
+def test_the_figures_are_read_again_from_the_file_that_is_open(bed: Bed, reader: QueueReader) -> None:
+    before = bed.queue()
+    bed.send(2)
+    until(lambda: bed.queue().depth == 2)
+    assert (before.depth, bed.queue().id_sequence - before.id_sequence) == (0, 2)
