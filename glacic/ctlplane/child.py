@@ -35,6 +35,7 @@ class Worker:
         self._ended: asyncio.Task[int] | None = None
         self._heard = 0.0
         self._spoken = False
+        self.trouble = ""  # what does not work, as of the last heartbeat
         self.learning = False  # whether any policy learns, as of the last heartbeat
 
     @property
@@ -117,7 +118,7 @@ class Worker:
                 self._heard = asyncio.get_running_loop().time()
                 self._spoken = True
                 if "event" in message:
-                    self.learning = message["learning"]
+                    self.learning, self.trouble = message["learning"], message["trouble"]
                     continue
                 future = self._waiting.get(message.get("id", 0))
                 if future is not None and not future.done():

@@ -8,7 +8,7 @@ from where the flow was seen, and from the neighbour table.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from glacic.ctlplane import netlink
 from glacic.ctlplane.netlink import Connection
@@ -18,28 +18,42 @@ from glacic.firewall.claims import CT_FAIL_OPEN
 from glacic.firewall.shapes import PORT_PROTOCOLS
 from glacic.learning.flow import FlowKey
 
+FEW = 8  # pairs of address and protocol, each asked for by itself; above that everything is read once
+
 
 def end_flow(key: FlowKey, addresses: Iterable[bytes]) -> int:
-    """End the connections of a flow, in the network namespace of this thread. Returns how many ended.
+    """End the connections of one flow; see end_flows."""
+    return end_flows([(key, addresses)])
 
-    addresses: 4 or 16 bytes each, where the flow was seen from; for a MAC, those of its neighbours come on top.
-    Raises KernelRefused.
+
+def end_flows(flows: Iterable[tuple[FlowKey, Iterable[bytes]]]) -> int:
+    """End the connections of flows, in the network namespace of this thread. Returns how many ended.
+
+    With each key the addresses that the flow was seen from, 4 or 16 bytes each; for a MAC, those of its neighbours come
+    on top. Raises KernelRefused.
     """
-    sources = set(addresses) if len(key.source) == netlink.MAC_LENGTH else {key.source}
     try:
-        if len(key.source) == netlink.MAC_LENGTH:
-            sources |= addresses_of(key.source)
+        wanted = _by_address(flows)
         with NetlinkSocket() as sock:
-            return sum(_end(sock, key, source) for source in sources if len(source) in (4, 16))
+            if len(wanted) <= FEW:
+                requests = [netlink.conntrack_dump_from(source, protocol) for source, protocol in wanted]
+            else:
+                requests = [netlink.conntrack_dump()]
+            found = {connection.handle: connection for dump in requests for connection in _wanted(sock, dump, wanted)}
+            return sum(_end(sock, connection) for connection in found.values())
     except OSError as error:
         raise KernelRefused(f"cannot end connections: {refused(error)}") from None
 
 
-def addresses_of(mac: bytes) -> set[bytes]:
-    """The IP addresses that the neighbour table has for a MAC. Raises OSError."""
+def neighbours() -> dict[bytes, set[bytes]]:
+    """MAC -> the IP addresses that the neighbour table has for it. Raises OSError."""
+    found: dict[bytes, set[bytes]] = {}
     with NetlinkSocket(NETLINK_ROUTE) as sock:
-        found = [netlink.neighbour(message.body) for message in sock.dump(netlink.neighbour_dump())]
-    return {pair[1] for pair in found if pair is not None and pair[0] == mac}
+        for message in sock.dump(netlink.neighbour_dump()):
+            pair = netlink.neighbour(message.body)
+            if pair is not None:
+                found.setdefault(pair[0], set()).add(pair[1])
+    return found
 
 
 def count_let_in() -> int:
@@ -65,17 +79,36 @@ def belongs(connection: Connection, key: FlowKey, source: bytes) -> bool:
     return key.protocol not in PORT_PROTOCOLS or connection.reply_port == key.port
 
 
-def _end(sock: NetlinkSocket, key: FlowKey, source: bytes) -> int:
-    """The dump is read to its end before anything is deleted: one socket does one thing at a time."""
-    found = [netlink.connection(m.body) for m in sock.dump(netlink.conntrack_dump_from(source, key.protocol))]
-    ended = 0
-    for connection in found:
-        if connection is not None and belongs(connection, key, source):
-            try:
-                sock.request(netlink.conntrack_delete(connection))
-            except OSError as error:
-                if error.errno != errno.ENOENT:  # it ended by itself
-                    raise
-            else:
-                ended += 1
-    return ended
+def _by_address(flows: Iterable[tuple[FlowKey, Iterable[bytes]]]) -> dict[tuple[bytes, int], list[FlowKey]]:
+    """(address, protocol) -> the flows whose connections begin there."""
+    known = neighbours()
+    wanted: dict[tuple[bytes, int], list[FlowKey]] = {}
+    for key, addresses in flows:
+        by_mac = len(key.source) == netlink.MAC_LENGTH
+        for source in {*addresses, *known.get(key.source, ())} if by_mac else {key.source}:
+            if len(source) in (4, 16):
+                wanted.setdefault((source, key.protocol), []).append(key)
+    return wanted
+
+
+def _wanted(
+    sock: NetlinkSocket, request: bytes, wanted: dict[tuple[bytes, int], list[FlowKey]]
+) -> Iterator[Connection]:
+    """The connections of this dump that belong to one of these flows."""
+    for message in sock.dump(request):
+        connection = netlink.connection(message.body)
+        if connection is not None:
+            keys = wanted.get((connection.source, connection.protocol), ())
+            if any(belongs(connection, key, connection.source) for key in keys):
+                yield connection
+
+
+def _end(sock: NetlinkSocket, connection: Connection) -> bool:
+    """Whether there was something left to end."""
+    try:
+        sock.request(netlink.conntrack_delete(connection))
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # it ended by itself
+            raise
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Where the roads meet, read back: the names of the table's sets, and the elements of one with their counters.
+"""Where the roads meet, read back: the table's sets by name, the elements of one, and what they and counters counted.
 
 A netlink dump of our own, message by message: libnftables would need 1.5 KB for each element and, with a million of
 them, ten seconds. Implements `glacic.firewall.learned.Kernel`. Refuses to change anything.
@@ -87,8 +87,7 @@ def named_counter(body: bytes) -> tuple[str, int]:
     """(name, packets) in the body of an NFT_MSG_NEWOBJ for a counter."""
     found = netlink.attributes(body, _NFGEN_LENGTH)
     name = found.get(_NFTA_OBJ_NAME, b"").rstrip(b"\0").decode(errors="replace")
-    packets = netlink.attributes(found.get(_NFTA_OBJ_DATA, b"")).get(_NFTA_COUNTER_PACKETS, b"")
-    return name, int(_U64.unpack(packets)[0]) if len(packets) == _U64.size else 0
+    return name, _packets_of(found.get(_NFTA_OBJ_DATA, b""))
 
 
 def names_dump(table: str) -> bytes:
@@ -132,6 +131,11 @@ def _packets(element: dict[int, bytes]) -> int:
     for expression in expressions:
         found = netlink.attributes(expression)
         if found.get(_NFTA_EXPR_NAME) == b"counter\0":
-            packets = netlink.attributes(found.get(_NFTA_EXPR_DATA, b"")).get(_NFTA_COUNTER_PACKETS, b"")
-            return int(_U64.unpack(packets)[0]) if len(packets) == _U64.size else 0
+            return _packets_of(found.get(_NFTA_EXPR_DATA, b""))
     return 0
+
+
+def _packets_of(counter: bytes) -> int:
+    """What the attributes of a counter say."""
+    packets = netlink.attributes(counter).get(_NFTA_COUNTER_PACKETS, b"")
+    return int(_U64.unpack(packets)[0]) if len(packets) == _U64.size else 0

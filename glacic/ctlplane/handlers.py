@@ -63,11 +63,14 @@ class Handlers:
     async def status(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
         """Never waits for the worker: it must answer when the worker does not."""
         service = self._service
+        state, reason = service.state, service.reason
+        if state == "running" and service.worker.trouble:
+            state, reason = "degraded", service.worker.trouble
         learning = service.config.rule_learning
         mode = "off" if not learning.enabled else "inline (nfqueue)" if learning.inline_mode else "asynchronous (nflog)"
         return {
-            "state": service.state,
-            "reason": service.reason,
+            "state": state,
+            "reason": reason,
             "config": str(service.config.path),
             "applied": service.applied,
             "mode": mode,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from glacic.ctlplane import logs
@@ -26,8 +27,11 @@ Change = tuple[FlowKey, FlowState | None]
 class Mapper(threading.Thread):
     """Owns `sets` from start() on: nobody else may change them, other than through `run_between`."""
 
-    def __init__(self, sets: LearnedSets) -> None:
+    def __init__(self, sets: LearnedSets, on_recovery: Callable[[], None]) -> None:
+        """on_recovery: called in this thread when the kernel takes changes again; somebody may have emptied the
+        table."""
         super().__init__(name="mapper", daemon=True)
+        self._on_recovery = on_recovery
         self._sets = sets
         self._queue: queue.SimpleQueue[Change | Callable[[], None]] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -39,10 +43,14 @@ class Mapper(threading.Thread):
         self._queue.put((key, state))
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything put so far is in the kernel; False where it could not be in time."""
+        """Wait until everything put so far is in the kernel; False where it refuses, or is not done in time."""
         done = threading.Event()
         self._queue.put(done.set)
-        return done.wait(timeout_s) and self.healthy
+        ends = time.monotonic() + timeout_s
+        while not done.wait(0.05):
+            if not self.healthy or time.monotonic() > ends:
+                return False
+        return self.healthy
 
     def run_between(self, task: Callable[[], None]) -> None:
         """Have `task` done in this thread, between two batches, after everything put so far."""
@@ -118,4 +126,5 @@ class Mapper(threading.Thread):
                 if not self.healthy:
                     self.healthy = True
                     _log.info("the kernel takes what was learned again")
+                    self._on_recovery()
                 return

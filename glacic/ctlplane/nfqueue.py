@@ -70,6 +70,7 @@ class QueueReader:
         self._window = PacketWindow()
         self._sequences = itertools.count(1)
         self._early: list[bytes] = []
+        self._answering = False
         self._stopping = False
         self._life = threading.Lock()  # who closes: run() at its end, or stop() where it does not run
         self._running = False
@@ -129,6 +130,15 @@ class QueueReader:
                 netlink.numbered(netlink.nfqueue_flags(self.number, fail_open=fail_open), next(self._sequences))
             )
 
+    def pass_boundary(self, timeout_s: float) -> bool:
+        """Wait until the packet that is being answered now, if there is one, is answered. From any thread."""
+        processed, ends = self._processed, time.monotonic() + timeout_s
+        while self._answering and self._processed == processed:
+            if time.monotonic() > ends:
+                return False
+            time.sleep(0.0005)
+        return True
+
     def stats(self) -> dict[str, Any]:
         """What this reader has done. `dropped` counts rejected packets too; `decisions` is by reason."""
         return {
@@ -156,6 +166,7 @@ class QueueReader:
     def _answer(self, held: netfilterqueue.Packet) -> None:
         """NetfilterQueue's callback."""
         began = time.perf_counter_ns()
+        self._answering = True
         rules = self._holder.rules
         try:
             verdict, mark = self._judge(held, rules)
@@ -172,6 +183,7 @@ class QueueReader:
             self._verdict_errors += 1
             self._on_trouble(f"queue {self.number}: no verdict: {error}")
         self._processed += 1
+        self._answering = False
         if verdict is Verdict.ACCEPT:
             self._accepted += 1
         else:

@@ -23,6 +23,7 @@ from glacic.errors import KernelRefused
 _log = logs.logger("readers")
 
 STOP_S = 10.0
+BOUNDARY_S = 1.0  # a packet is answered in microseconds; a reader that takes longer is ended by the parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,12 @@ class Readers:
         for sink in self._sinks.values():
             sink.close()
         self._queues, self._groups, self._sinks = {}, {}, {}
+
+    def pass_boundary(self) -> None:
+        """Wait until no packet is being answered that was being answered when this was called; not for long."""
+        for running in self._queues.values():
+            if isinstance(running.reader, QueueReader):
+                running.reader.pass_boundary(BOUNDARY_S)
 
     def names_of_ended(self) -> list[str]:
         """Threads that ended by themselves, with what ended them."""

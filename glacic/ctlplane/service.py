@@ -16,7 +16,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from glacic.ctlplane.handlers import Handlers
 from glacic.ctlplane.server import Server, make_way
 from glacic.ctlplane.settings import Settings, settings_of, to_message
 from glacic.errors import GlacicError, KernelRefused
-from glacic.firewall.apply import apply, prepare
+from glacic.firewall.apply import apply, prepare, unload
 from glacic.firewall.compile import compile_config
 from glacic.firewall.nft import Libnftables, Nft
 from glacic.firewall.shapes import Shape
@@ -128,8 +128,14 @@ class Service:
 
     async def _start(self) -> None:
         async with self._changing:
-            await self._start_worker()
-            await self._put_in_force(self.config)
+            found = await asyncio.to_thread(self.nft.inventory) if self.applies else None
+            try:
+                await self._start_worker()
+                await self._put_in_force(self.config)
+            except GlacicError:
+                if self.applies and found is None:
+                    await asyncio.to_thread(unload, self.nft)  # a failed start leaves no table of its own making
+                raise
             self._set_state("running")
         sdnotify.notify("READY=1", "STATUS=in force")
         _log.info("running", config=str(self.config.path), applied=self.applied, worker=self.worker.pid)
@@ -146,13 +152,14 @@ class Service:
             raise GlacicError("`database` cannot change while the service runs: restart it")
         if self.applies:
             await asyncio.to_thread(prepare, self.nft)
-        shapes = await self.worker.call("prepare", settings=to_message(settings), save_numbers=self.applies)
         try:
+            shapes = await self.worker.call("prepare", settings=to_message(settings), save_numbers=self.applies)
             if self.applies:
                 ruleset = compile_config(config, running=_numbers(settings.policies), shapes=_shapes(shapes))
                 await asyncio.to_thread(apply, self.nft, ruleset)
         except GlacicError:
-            await self.worker.call("abort")
+            with suppress(GlacicError):  # a worker that has gone has nothing to abort; what was wrong is raised
+                await self.worker.call("abort")
             raise
         self.worker.learning = await self.worker.call("commit")
         self.applied = self.applies

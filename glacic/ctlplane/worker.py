@@ -96,7 +96,8 @@ class Worker:
             if dead:
                 _log.error("threads ended, so this worker ends", threads=dead)
                 os._exit(1)
-            self._send({"event": "heartbeat", "learning": self._workshop.learning_on()})
+            told = {"learning": self._workshop.learning_on(), "trouble": self._workshop.trouble()}
+            self._send({"event": "heartbeat", **told})
 
     def _send(self, message: dict[str, Any]) -> None:
         with self._sending:

@@ -28,7 +28,7 @@ from glacic.ctlplane.settings import Settings
 from glacic.ctlplane.upkeep import Upkeep
 from glacic.errors import GlacicError, KernelRefused
 from glacic.firewall import claims
-from glacic.firewall.learned import LearnedSets
+from glacic.firewall.learned import LearnedSets, Reconciled
 from glacic.firewall.nft import Libnftables
 from glacic.learning.cache import FlowCache
 from glacic.learning.engine import Engine, Limits, open_cache
@@ -107,7 +107,10 @@ class Workshop:
             changed += parts.engine.set_state(key, wanted, who, BY_PERSON, time.time_ns()) is not None
             seen_from.append((key, addresses))
         parts.make_sure()
-        ended = sum(conntrack.end_flow(key, addresses) for key, addresses in seen_from) if ends else 0
+        ended = 0
+        if ends:
+            parts.readers.pass_boundary()  # what was decided before is answered, and its connection can be ended
+            ended = conntrack.end_flows(seen_from)
         return {"changed": changed, "connections_ended": ended}
 
     def learn(
@@ -165,6 +168,13 @@ class Workshop:
         parts, now_ns = self._parts, time.time_ns()
         return parts is not None and any(state.on for state in parts.engine.switch.status(now_ns).values())
 
+    def trouble(self) -> str:
+        """What does not work at this moment, "" where everything does."""
+        parts = self._parts
+        if parts is None or parts.mapper.healthy:
+            return "" if parts is None else parts.writer.trouble
+        return "the kernel does not take what is learned; see the service's log"
+
     def dead_threads(self) -> list[str]:
         """The threads that should run and do not."""
         return self._parts.dead_threads() if self._parts is not None else []
@@ -198,7 +208,7 @@ class _Parts:
         self.writer = Writer(self.store, self.cache, on_trouble=_say_trouble)
         self.kernel = KernelSets()
         self.sets = LearnedSets(Libnftables(), self.kernel, settings.policies)
-        self.mapper = Mapper(self.sets)
+        self.mapper = Mapper(self.sets, self._refill)
         self.journal = Journal()
         self.upkeep = Upkeep(self._count, self._expire, self._check)
         self.policies: tuple[LearningPolicy, ...] = ()
@@ -285,14 +295,14 @@ class _Parts:
         policies = self.policies
         names = {policy.name for policy in settings.policies} - known
         if first:
-            added, removed = self.sets.reconcile(_stored(self.store))
+            added, removed = self._reconcile()
             _log.info("learned sets are in the kernel", added=added, removed=removed)
             return
-        self.writer.flush()
         done: list[Exception | None] = []
 
         def renew() -> None:
             try:
+                self.writer.flush()  # what was put before this is in the store, what comes after is applied after
                 self.sets.renew(policies)
                 for name in sorted(names):
                     self.sets.reconcile(_stored(self.store, name), name)
@@ -341,6 +351,7 @@ class _Parts:
     def _on_change(self, transition: Transition) -> None:
         """Under the engine's lock: only taken down here, in the order in which it happened."""
         self.mapper.put(transition.key, transition.after)
+        self.writer.hasten()
         self.journal.put(transition)
 
     def _count(self) -> None:
@@ -355,7 +366,31 @@ class _Parts:
         if expired:
             _log.info("pending flows forgotten", flows=expired, not_seen_for_days=self.settings.retention_days)
 
+    def _reconcile(self) -> Reconciled:
+        if not self.sets.shapes():
+            self.writer.reset_kernel_counts()  # all elements are made anew, and count from nothing
+        return self.sets.reconcile(_stored(self.store))
+
+    def _refill(self) -> None:
+        """In the mapper's thread: somebody has loaded the table anew, without what was learned."""
+        try:
+            self.writer.flush()
+            self.sets.renew(self.policies)
+            added, removed = self._reconcile()
+            _log.warning("the table was changed from outside; what was learned is back", added=added, removed=removed)
+        except GlacicError as error:
+            _log.error("what was learned is not back in the kernel", error=str(error))
+
+    def _refill_if_lost(self) -> None:
+        try:
+            if self.sets.lost():
+                self._refill()
+        except KernelRefused as error:
+            _log.error("the learned sets cannot be looked at", error=str(error))
+
     def _check(self) -> None:
+        if self.mapper.healthy and not self.mapper.backlog():
+            self.mapper.run_between(self._refill_if_lost)
         learning = any(state.on for state in self.engine.switch.status(time.time_ns()).values())
         if self._learning and not learning:
             _log.info("learning has ended: new flows wait as pending")

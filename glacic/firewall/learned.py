@@ -118,6 +118,11 @@ class LearnedSets:
             self._apply_batch(batch)
         return Reconciled(added, self._remove(present))
 
+    def lost(self) -> bool:
+        """Whether a set that was there is gone: somebody has loaded the table anew. Raises KernelRefused."""
+        known = {set_name(name, *use) for name, uses in self._uses.items() for use in uses}
+        return bool(known) and not known <= set(self._kernel.names())
+
     def counters(self) -> Iterator[tuple[Key, int]]:
         """(key, packets) of every element that has counted any, as of this moment. Raises KernelRefused."""
         for name, uses in self._known().items():

@@ -1,7 +1,7 @@
 """Road 1: the seam to the kernel's nf_tables: a Protocol of two methods, libnftables behind it, a fake beside it.
 
 Refuses to list elements. A learned set may have a million of them, and of nft's listings only two leave them in the
-kernel (measured with nft 1.0.6): `list chains`, and a terse `list sets` of one table. Even `list tables` fetches all.
+kernel (measured with nft 1.0.6): `list chains`, and a terse `list sets` of one table. Even `list tables` fetches them.
 """
 
 from __future__ import annotations

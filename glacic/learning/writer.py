@@ -1,7 +1,8 @@
 """Step 6 of road 2: the one thread that writes the flow database, in groups, behind the packets.
 
-Every `interval_s` it takes what has changed in the cache and commits it in one transaction; small jobs of others
-(switches, numbers, counters from the kernel) are done in between, in the order they came. While the database cannot
+Every `interval_s` it takes what has changed in the cache and commits it in one transaction, and a change of state that
+it is told of (`hasten`) within LINGER_S; small jobs of others (switches, numbers, counters from the kernel) are done in
+between, in the order they came. While the database cannot
 be written (locked, disk full, ...) it keeps what it has taken, tries again, says so once, and says so once when it is
 over: nothing is lost as long as the process lives.
 
@@ -22,7 +23,8 @@ from glacic.learning.flow import FlowKey
 from glacic.learning.store import Store
 from glacic.learning.switch import SavedLearning
 
-INTERVAL_S = 0.2  # what a crash of the machine may cost, and how often the disk is asked
+INTERVAL_S = 0.2  # what a crash may cost at most, and how often counts are written
+LINGER_S = 0.01  # how long a change of state waits for others to share its transaction
 RETRY_MAX_S = 5.0  # between two attempts, in the end
 MAX_JOBS = 8  # jobs that wait; counters come in pages of thousands, and a million flows must not queue up in memory
 
@@ -54,6 +56,7 @@ class Writer:
         self._asked = 0  # flushes asked for,
         self._tried = 0  # answered by an attempt,
         self._done = 0  # and by a success
+        self._hasty = False  # a state has changed since the last attempt began
         self._closing = False
         self._ended = False
         self._trouble = ""
@@ -72,6 +75,13 @@ class Writer:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def hasten(self) -> None:
+        """A flow's state has changed: have it on disk soon. Returns at once; packet threads may call it."""
+        if not self._hasty:
+            with self._changed:
+                self._hasty = True
+                self._changed.notify_all()
 
     def flush(self, timeout_s: float = 5.0) -> None:
         """Wait until everything that has changed up to now is committed.
@@ -147,8 +157,11 @@ class Writer:
         closing = False
         while not closing:
             with self._changed:
-                self._changed.wait_for(self._is_wanted, wait_s)
+                self._changed.wait_for(lambda: self._is_wanted() or (self._hasty and not self._trouble), wait_s)
+                if self._hasty:
+                    self._changed.wait_for(self._is_wanted, LINGER_S)
                 asked, closing = self._asked, self._closing
+                self._hasty = False
             trouble = self._attempt()
             wait_s = min(wait_s * 2, RETRY_MAX_S) if trouble else self._interval_s
             if bool(trouble) != bool(self._trouble):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from glacic.ctlplane.conntrack import addresses_of, belongs, count_let_in, end_flow
+from glacic.ctlplane.conntrack import FEW, belongs, count_let_in, end_flow, end_flows, neighbours
 from glacic.ctlplane.netlink import Connection
 from glacic.lab.net import Network, Port
 from glacic.learning.flow import FlowKey
@@ -171,6 +171,18 @@ def test_a_forwarded_port_goes_by_what_the_filter_saw(bed: Bed) -> None:
         assert bed.end(flow(6, 80, destination=SERVER), CLIENT) == 1
 
 
+@pytest.mark.parametrize("others", [0, FEW])
+def test_many_flows_end_as_one_does(bed: Bed, others: int) -> None:
+    for port in (53, 54, 55):
+        bed.udp(port)
+    bed.udp(53, to="fd01::1")
+    strangers = [(flow(17, 53, source=bytes([10, 9, 9, number])), []) for number in range(others)]
+    wanted = [(flow(17, 53), [CLIENT]), (flow(17, 54), [CLIENT]), (flow(17, 54), [CLIENT]), *strangers]
+    assert bed.router.call(end_flows, wanted) == 3
+    assert bed.tracked("-p", "udp") == 1
+    assert bed.router.call(end_flows, []) == 0
+
+
 def test_what_fail_modes_let_in_is_counted(bed: Bed) -> None:
     assert bed.router.call(count_let_in) == 0
     for port in (5000, 5001, 5010, 53):
@@ -183,8 +195,7 @@ def test_a_mac_has_the_addresses_that_its_neighbours_know(bed: Bed) -> None:
     bed.udp(53)
     bed.udp(53, source="10.0.0.11")
     bed.udp(53, to="fd01::1")
-    assert {CLIENT, CLIENT_TOO, CLIENT6} <= bed.router.call(addresses_of, MAC)
-    assert bed.router.call(addresses_of, bytes(6)) == set()
+    assert {CLIENT, CLIENT_TOO, CLIENT6} <= bed.router.call(neighbours)[MAC]
 
 
 def connection(*, protocol: int = 6, port: int = 443, icmp_type: int | None = None) -> Connection:

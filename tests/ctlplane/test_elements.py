@@ -76,6 +76,14 @@ def test_a_large_set_comes_whole(host: Host) -> None:
     assert len(found) == len(dict(found)) == 20_000
 
 
+def test_a_named_counter_is_read_by_its_name(host: Host) -> None:
+    text = "counter fail_open { packets 12 bytes 720 }\ncounter other { packets 5 bytes 1 }"
+    load(host, f"table inet glacic {{\n{text}\n}}\n")
+    assert host.call(KernelSets().counter, "fail_open") == 12
+    assert host.call(KernelSets().counter, "missing") == 0
+    assert host.call(KernelSets("nowhere").counter, "fail_open") == 0
+
+
 def element(*parts: bytes) -> bytes:
     return nested(1, *parts)
 
@@ -110,3 +118,4 @@ def test_no_bytes_make_it_raise(data: bytes, cut: int) -> None:
     list(elements.elements_in(generic(1) + nested(3, data)))
     list(elements.elements_in(body(element(KEY, nested(7, COUNTER)))[:cut]))
     elements.set_name(data, "glacic")
+    elements.named_counter(data)

@@ -31,13 +31,17 @@ class Sets:
         self.batches.append(list(changes))
 
 
+def recovered() -> None:
+    pass
+
+
 def key(number: int) -> FlowKey:
     return FlowKey("p", b"\2\0\0\0\0\1", 6, number)
 
 
 @contextmanager
 def running(sets: Sets) -> Iterator[Mapper]:
-    mapper = Mapper(sets)  # type: ignore[arg-type]
+    mapper = Mapper(sets, recovered)  # type: ignore[arg-type]
     mapper.start()
     try:
         yield mapper
@@ -58,7 +62,7 @@ def test_changes_arrive_in_the_order_they_were_put() -> None:
 
 def test_what_waits_goes_in_batches_of_bounded_size() -> None:
     sets = Sets()
-    mapper = Mapper(sets)  # type: ignore[arg-type]
+    mapper = Mapper(sets, recovered)  # type: ignore[arg-type]
     for number in range(module.BATCH + 1):
         mapper.put(key(number), FlowState.ALLOWED)
     mapper.start()

@@ -23,6 +23,7 @@ from glacic.config.policies import LearningPolicy
 from glacic.ctlplane.nfqueue import QueueReader, QueueTruth, SinkQueue, Truth, queue_truth
 from glacic.ctlplane.reading import Holder, Rules
 from glacic.errors import KernelRefused
+from glacic.firewall.claims import mark_of
 from glacic.lab.net import Network, Port
 from glacic.learning.engine import Engine, Limits, open_cache
 from glacic.learning.flow import Decision, FlowKey, FlowState, Verdict, Why
@@ -91,10 +92,10 @@ class Bed:
         self.fw.run(["nft", "-f", "-"], text=BEHIND)
         self.truth = self.fw.call(QueueTruth)
 
-    def ask(self, mark: int = ASKED_LAN, number: int = QUEUE, *match: str) -> None:
+    def ask(self, mark: int = ASKED_LAN, number: int = QUEUE, *match: str, field: int = 0x00FF0000) -> None:
         """Sends what comes in (UDP, unless `match` says otherwise) to the queue, with this field in its mark."""
         rule = list(match or ("-p", "udp"))
-        marking = ["-j", "MARK", "--set-xmark", f"{mark:#x}/{0x00FF0000:#x}"]
+        marking = ["-j", "MARK", "--set-xmark", f"{mark:#x}/{field:#x}"]
         for command in ("iptables-nft", "ip6tables-nft"):
             self.fw.run([command, "-t", "mangle", "-A", "INPUT", "-j", "MARK", "--set-xmark", "0x12001234/0xff00ffff"])
             self.fw.run([command, "-t", "mangle", "-A", "INPUT", *rule, *marking])
@@ -250,6 +251,19 @@ def test_with_engine_error_open_it_goes_on_and_still_says_asked(
     assert bed.counters() == {"clean": 0, "asked": 1, "rejected": 0, "over": 0, "routed": 1}
     assert reader.stats()["accepted"] == 1
     assert troubles == ["queue 100: ValueError: boom" if isinstance(failure, ValueError) else "queue 100: disk full"]
+
+
+def test_more_policies_than_the_low_bits_can_number_take_the_top_byte(bed: Bed, engine: Scripted) -> None:
+    last = LearningPolicy(name="last", number=70)
+    engine.policies = {LAN.number: LAN, last.number: last}
+    reader = QueueReader(QUEUE, Holder(Rules(engine=cast(Engine, engine), highest_number=70)))
+    bed.ask(mark_of(70), field=0xFFFF0000)
+    bed.fw.call(reader.open)
+    with running(reader):
+        bed.send()
+        until(lambda: processed(reader) == 1)
+    assert engine.asked[0][1] is last
+    assert bed.counters() == {"clean": 1, "asked": 0, "rejected": 0, "over": 0, "routed": 0}  # that byte is not theirs
 
 
 def test_an_unreadable_packet_is_dropped_in_every_fail_mode(bed: Bed, engine: Scripted) -> None:

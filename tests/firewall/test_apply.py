@@ -107,7 +107,7 @@ def test_a_refusal_changes_nothing(scratch: Host, nft: Libnftables, config: Call
     listing = ["nft", "list", "ruleset"]
     before = scratch.run(listing).stdout
     with pytest.raises(KernelRefused, match=r"line \d+"):
-        apply(nft, Ruleset((*good.parts, Chain("bad", (Rule("jump bad"),)))))
+        apply(nft, Ruleset((*good.parts, Chain("bad", (Rule("goto nowhere"),)))))
     assert scratch.run(listing).stdout == before
 
 

@@ -71,13 +71,13 @@ def configuration(texts: list[str]) -> Config:
 
 
 def skeleton(config: Config) -> list[str]:
-    """The script's lines without comments, strings and the names made of a zone's or a policy's."""
+    """The script's words without comments, strings and the names made of a zone's or a policy's."""
     names = [*(zone.name for zone in config.zones), *(policy.name for policy in config.policies)]
     script = "\n".join(line for line in render(compile_config(config)).split("\n") if not line.lstrip().startswith("#"))
     script = re.sub(r'"[^"]*"', '""', script)
     for name in names:
         script = re.sub(rf"(?<=_){re.escape(identifier(name))}(?=\b|_)", "NAME", script)
-    return [line for line in script.split("\n") if line.strip()]
+    return script.split()
 
 
 @given(texts)

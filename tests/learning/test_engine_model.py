@@ -106,17 +106,17 @@ class EngineAgainstModel(RuleBasedStateMachine):
 
     # ---- the model
 
-    def count(self, state: FlowState, origin: str, source: bytes | None = None) -> int:
+    def count(self, state: FlowState, source: bytes | None = None) -> int:
+        """Flows that a limit counts: those allowed by learning and not by a user, or all that are pending."""
         return sum(
-            flow.state is state and flow.origin == origin and source in (None, key.source)
+            flow.state is state
+            and (state is FlowState.PENDING or flow.origin == "tofu")
+            and source in (None, key.source)
             for key, flow in self.flows.items()
         )
 
-    def has_room(self, state: FlowState, origin: str, source: bytes) -> bool:
-        return (
-            self.count(state, origin) < LIMITS.learn_max
-            and self.count(state, origin, source) < LIMITS.learn_max_per_source
-        )
+    def has_room(self, state: FlowState, source: bytes) -> bool:
+        return self.count(state) < LIMITS.learn_max and self.count(state, source) < LIMITS.learn_max_per_source
 
     def expected(self, packet: Packet, key: FlowKey) -> tuple[bool, Why]:
         """Whether the packet is accepted and why ("stored allow" counts as "cached"), after the model has seen it."""
@@ -137,10 +137,10 @@ class EngineAgainstModel(RuleBasedStateMachine):
         if not packet.first:
             return False, Why.NOT_FIRST
         learning = self.learning[key.policy]
-        if learning and self.has_room(FlowState.ALLOWED, "tofu", key.source):
+        if learning and self.has_room(FlowState.ALLOWED, key.source):
             self.become(key, FlowState.ALLOWED, "tofu", "tofu", Why.FIRST_USE, 1)
             return True, Why.FIRST_USE
-        if not self.has_room(FlowState.PENDING, "traffic", key.source):
+        if not self.has_room(FlowState.PENDING, key.source):
             return False, Why.PENDING_LIMIT
         why = Why.LEARNING_LIMIT if learning else Why.NEW_PENDING
         self.become(key, FlowState.PENDING, "traffic", "traffic", why, 1)
@@ -254,7 +254,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
     def flows_are_counted_right(self) -> None:
         counts = self.engine.counts()
         assert counts == {state: sum(flow.state is state for flow in self.flows.values()) for state in FlowState}
-        assert self.cache.census.learned == self.count(FlowState.ALLOWED, "tofu")
+        assert self.cache.census.learned == self.count(FlowState.ALLOWED)
 
     @invariant()
     def every_change_was_told_in_order(self) -> None:

@@ -293,3 +293,15 @@ def test_what_was_flushed_survives_kill_9(tmp_path: Path) -> None:
     with Store.open(path) as store:
         assert set(ports(store)) >= set(range(500))
         assert store.count() == store.count_learned() == store.count_source(bytes(6))[0]
+
+
+def test_a_change_of_state_that_the_writer_is_told_of_does_not_wait_for_the_interval(
+    store: Store, cache: FlowCache, writer: Writer
+) -> None:
+    written = threading.Event()
+    write = store.write
+    store.write = lambda batch: (write(batch), written.set())[0]  # type: ignore[method-assign]
+    learn(cache, 80)
+    writer.hasten()
+    assert written.wait(30)
+    assert ports(store) == [80]

@@ -173,6 +173,7 @@ def test_a_packet_in_the_middle_of_a_connection_makes_no_flow(lab: Home, glacic:
 
 def test_a_hung_worker_is_ended_by_its_parent_and_nothing_learned_is_missing(lab: Home, glacic: Glacic) -> None:
     assert lab.laptop.call(traffic.tcp, SERVER, 8011, timeout_s=PATIENT_S).ok
+    assert state(glacic, 8011) == "allowed"
     hung = glacic.worker()
     os.kill(hung, signal.SIGSTOP)
     glacic.wait("rid of the hung worker", lambda: not Path(f"/proc/{hung}").exists())

@@ -1,0 +1,81 @@
+"""The script, as text."""
+
+from __future__ import annotations
+
+from glacic.firewall.render import render, render_live
+from glacic.firewall.ruleset import Chain, Counter, Hook, Inventory, Rule, Ruleset, Set
+
+SMALL = Ruleset(
+    (
+        Counter("fail_open", "Counted"),
+        Set("known", "type ipv4_addr; flags interval;", ("10.0.0.1", "10.0.0.3")),
+        Set("learned", "typeof ip saddr; counter;", kept=True),
+        Chain(
+            "input",
+            (Rule("accept"), Rule("ip saddr @known drop", "Why"), Rule("drop"), Rule("counter", apart=True)),
+            Hook("filter", "input", "filter", "drop"),
+            "Two\nlines",
+        ),
+        Chain("empty"),
+    )
+)
+
+TABLE = """\
+table inet glacic {
+	# Counted
+	counter fail_open { }
+
+	set known {
+		type ipv4_addr; flags interval;
+		elements = { 10.0.0.1, 10.0.0.3 }
+	}
+	set learned { typeof ip saddr; counter; }
+
+	# Two
+	# lines
+	chain input {
+		type filter hook input priority filter; policy drop;
+
+		accept
+
+		# Why
+		ip saddr @known drop
+		drop
+
+		counter
+	}
+
+	chain empty {
+	}
+}
+"""
+
+
+def test_the_script_replaces_the_table_in_one_go() -> None:
+    script = render(SMALL)
+    assert script.endswith(f"\ntable inet glacic\ndelete table inet glacic\n\n{TABLE}")
+    assert all(line.startswith("#") for line in script.split("\n\n")[0].splitlines())
+
+
+def test_the_live_script_deletes_what_is_stale_and_what_is_made_anew_but_nothing_learned() -> None:
+    present = Inventory(frozenset({"input", "old", "older"}), frozenset({"known", "learned", "old_learned"}))
+    assert render_live(SMALL, present) == (
+        "table inet glacic\n"
+        "flush table inet glacic\n"
+        "delete chain inet glacic old\n"
+        "delete chain inet glacic older\n"
+        "delete set inet glacic known\n"
+        "delete set inet glacic old_learned\n"
+        f"\n{TABLE}"
+    )
+
+
+def test_a_counter_that_is_not_wanted_is_deleted_whether_it_is_there_or_not() -> None:
+    script = render_live(Ruleset(()), Inventory())
+    assert "add counter inet glacic fail_open\ndelete counter inet glacic fail_open\n" in script
+
+
+def test_many_elements_are_written_in_lines() -> None:
+    script = render(Ruleset((Set("s", "type inet_service;", tuple(str(n) for n in range(1000, 1100))),)))
+    assert "\t\telements = {\n\t\t\t1000, 1001, " in script
+    assert max(len(line) for line in script.splitlines()) <= 120
