@@ -201,13 +201,15 @@ def interface(text: str) -> str:
 def line_of_text(text: str, limit: int, *, quotes: bool = True) -> str:
     """Text that fits one line: no control characters, at most `limit` bytes of UTF-8.
 
-    quotes False: without double quotes and backslashes too, for text that must stand to the letter where nftables
-    has no escapes.
+    quotes False: without double quotes, backslashes and dollar signs (which nftables expands) too, for text that must
+    stand to the letter where nftables has no escapes.
     """
     if not text.isprintable():
         raise Invalid("control characters in this text", "write it as one line of plain text")
-    if not quotes and ('"' in text or "\\" in text):
-        raise Invalid("a double quote or a backslash in this text", "leave it out: nftables has no way to write it")
+    if not quotes and any(char in text for char in '"\\$'):
+        raise Invalid(
+            "a double quote, a backslash or a dollar sign in this text", "leave it out: nftables has no way to write it"
+        )
     if len(text.encode()) > limit:
         raise Invalid(f"text of {len(text.encode())} bytes", f"at most {limit} bytes fit")
     return text

@@ -18,6 +18,7 @@ from glacic.ctlplane import protocol
 from glacic.errors import GlacicError
 
 START_S = 300.0  # until the first heartbeat: an emulated machine imports slowly, and nothing waits on it but the start
+LOOK_S = 0.5  # how often it is looked at
 HUNG_S = 5.0  # silence for longer than this is a hung worker (it beats twice a second)
 STOP_S = 30.0  # for a clean stop: the last transaction and the last elements
 _LINE = 1 << 28  # bytes; settings with thousands of policies are one line, and both ends are ours
@@ -33,7 +34,7 @@ class Worker:
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._ended: asyncio.Task[int] | None = None
-        self._heard = 0.0
+        self._silent_looks = 0
         self._spoken = False
         self.trouble = ""  # what does not work, as of the last heartbeat
         self.learning = False  # whether any policy learns, as of the last heartbeat
@@ -57,14 +58,16 @@ class Worker:
                 pass_fds=[theirs.fileno()],
             )
         reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
-        self._heard = asyncio.get_running_loop().time()
         self._reading = asyncio.create_task(self._read(reader))
         self._ended = asyncio.create_task(self._process.wait())
 
-    def silent_for_s(self) -> float:
-        """Seconds since the worker was last heard, less what a start may take."""
-        silence = asyncio.get_running_loop().time() - self._heard
-        return silence if self._spoken else silence - START_S
+    def hung(self) -> bool:
+        """To be asked every LOOK_S: whether nothing was heard for longer than a healthy worker is ever silent.
+
+        Looks are counted, and not the clock: time in which this process stood still itself says nothing of the worker.
+        """
+        self._silent_looks += 1
+        return self._silent_looks * LOOK_S > (HUNG_S if self._spoken else START_S)
 
     async def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the end of the process; its exit status, negative for a signal. None where it lives on."""
@@ -115,7 +118,7 @@ class Worker:
         try:
             while line := await reader.readline():
                 message = protocol.unpack(line)
-                self._heard = asyncio.get_running_loop().time()
+                self._silent_looks = 0
                 self._spoken = True
                 if "event" in message:
                     self.learning, self.trouble = message["learning"], message["trouble"]

@@ -37,7 +37,6 @@ from glacic.learning.store import Store
 
 _log = logs.logger("service")
 
-WATCH_S = 0.5  # how often the worker's silence is looked at
 BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)  # before the n-th new worker in a row that did not last
 
 
@@ -168,9 +167,12 @@ class Service:
             self.store = Store.open(Path(settings.database), read_only=True)
 
     def _settings(self, config: Config) -> Settings:
-        """Settings whose policies keep the numbers that the ruleset in force gave them."""
+        """Settings whose policies keep the numbers that the ruleset in force gave them.
+
+        A ruleset that somebody else loads comes from `glacic show`, which numbers every configuration anew.
+        """
         running: dict[str, int] = {}
-        if self.settings is not None:
+        if self.applies and self.settings is not None:
             running = _numbers(self.settings.policies)
         elif self.applies:
             running = stored_numbers(config, self.state_dir)
@@ -187,16 +189,15 @@ class Service:
 
     async def _worker_lives(self) -> bool:
         """False once the worker has ended; a hung one is ended here. True after a while of watching."""
-        status = await self.worker.wait(WATCH_S)
+        status = await self.worker.wait(child.LOOK_S)
         if status is not None:
             self._set_state("degraded", f"the worker ended with status {status}")
             return False
-        silence = self.worker.silent_for_s()
-        if silence <= child.HUNG_S:
+        if not self.worker.hung():
             return True
         self.worker.kill()
         await self.worker.wait()
-        self._set_state("degraded", f"the worker was silent for {silence:.0f} s and was ended")
+        self._set_state("degraded", f"the worker was silent for {child.HUNG_S:g} s and was ended")
         return False
 
     async def _replace_worker(self) -> bool:

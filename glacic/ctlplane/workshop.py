@@ -214,6 +214,7 @@ class _Parts:
         self.policies: tuple[LearningPolicy, ...] = ()
         self.settings = settings
         self._learning = False
+        self.lost = False  # whether the kernel's sets are known to be gone, and not back yet; the mapper's thread's
         self.holder: Holder | None = None
         self._readers: Readers | None = None
         self.writer.start()
@@ -303,8 +304,12 @@ class _Parts:
         def renew() -> None:
             try:
                 self.writer.flush()  # what was put before this is in the store, what comes after is applied after
+                lost = self.lost or self.sets.lost()
                 self.sets.renew(policies)
-                for name in sorted(names):
+                if lost:
+                    self._reconcile()
+                    self.lost = False
+                for name in () if lost else sorted(names):
                     self.sets.reconcile(_stored(self.store, name), name)
                 done.append(None)
             except GlacicError as error:
@@ -373,17 +378,20 @@ class _Parts:
 
     def _refill(self) -> None:
         """In the mapper's thread: somebody has loaded the table anew, without what was learned."""
+        known, self.lost = self.lost, True
         try:
             self.writer.flush()
             self.sets.renew(self.policies)
             added, removed = self._reconcile()
+            self.lost = False
             _log.warning("the table was changed from outside; what was learned is back", added=added, removed=removed)
         except GlacicError as error:
-            _log.error("what was learned is not back in the kernel", error=str(error))
+            if not known:
+                _log.error("what was learned is not back in the kernel; trying again", error=str(error))
 
     def _refill_if_lost(self) -> None:
         try:
-            if self.sets.lost():
+            if self.lost or self.sets.lost():
                 self._refill()
         except KernelRefused as error:
             _log.error("the learned sets cannot be looked at", error=str(error))

@@ -38,7 +38,7 @@ from glacic.firewall.match import ADDRESS_TYPE, Sets, network_elements, opening_
 from glacic.firewall.policy import policy_chain, policy_parts
 from glacic.firewall.quoting import identifier, quote, remark
 from glacic.firewall.ruleset import Chain, Hook, Part, Rule, Ruleset, Set
-from glacic.firewall.shapes import REFUSE_CHAIN, Shape
+from glacic.firewall.shapes import REFUSE_CHAIN, Shape, shapes_of
 
 _ERRORS = (
     Rule(
@@ -227,7 +227,7 @@ class _Compiler:
         parts = policy_parts(policy, learning, self._hooks, self._sets)
         if learning:
             interface = "oifname" if policy.source == FIREWALL else "iifname"
-            parts += self._hooks.parts(learning, interface, self._shapes.get(policy.name, ()))
+            parts += self._hooks.parts(learning, interface, self._used(learning))
         return parts
 
     def _ends(self, name: str, zones: Iterable[Zone]) -> list[Part]:
@@ -236,11 +236,16 @@ class _Compiler:
         for identity in Identity:
             learning = self._learning.get(label(name, identity))
             reached = any(not zone.external and zone.identity is identity for zone in zones)
-            if learning and (reached or self._shapes.get(name)):
+            if learning and (reached or self._used(learning)):
                 note = f"What internal zones send and no policy claims: {name}"
                 parts.append(Chain(_end_chain(learning), tuple(self._hooks.tail(learning)), note=note))
-                parts += self._hooks.parts(learning, "iifname", self._shapes.get(name, ()))
+                parts += self._hooks.parts(learning, "iifname", self._used(learning))
         return parts
+
+    def _used(self, policy: LearningPolicy) -> list[Shape]:
+        """The shapes in use of which this policy can meet packets: not those of its twin, or of what it once was."""
+        used = self._shapes.get(policy.name, ())
+        return [shape for shape in shapes_of(policy) if shape in used]
 
     def _end(self, name: str, zone: Zone) -> str:
         """The verdict for what a zone sends and no policy claims."""

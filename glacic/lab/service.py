@@ -61,12 +61,14 @@ class Glacic:
         files = {"--config": self.config, "--state-dir": self.state_dir, "--socket": self.socket}
         return [word for option, path in files.items() for word in (option, str(path))]
 
+    def command(self, *arguments: str) -> list[str]:
+        """The words of one command."""
+        return [sys.executable, "-m", "glacic", *self.options(), *arguments]
+
     def start(self, *arguments: str) -> None:
         """Start `glacic run` and wait until it is in force. Raises LabError with its log where it ends instead."""
         with self.log.open("ab") as log:
-            self.process = self.host.popen(
-                [sys.executable, "-m", "glacic", *self.options(), "run", *arguments], stdout=log, stderr=log
-            )
+            self.process = self.host.popen(self.command("run", *arguments), stdout=log, stderr=log)
         self.wait("in force", lambda: self.state() == "running")
 
     def state(self) -> str:
@@ -85,7 +87,7 @@ class Glacic:
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One command on the host."""
-        return self.host.run([sys.executable, "-m", "glacic", *self.options(), *arguments], check=check)
+        return self.host.run(self.command(*arguments), check=check)
 
     def json(self, *arguments: str) -> Any:
         """One command's answer in JSON."""

@@ -80,7 +80,7 @@ class Flow:
     """One remembered flow. Times in nanoseconds since the epoch, UTC. id 0: not in the database yet.
 
     packets: seen by the engine and by the kernel's learned set together. origin: who put it into its state: "tofu",
-    "user", or "traffic" for a pending one. """
+    "user", or "traffic" for a pending one."""
 
     key: FlowKey
     state: FlowState

@@ -124,9 +124,21 @@ def test_learned_sets_in_use_are_declared_with_their_lookups(path: Path) -> None
 
 def test_a_set_that_no_packet_can_meet_any_more_is_left_out(config: Callable[[str], Config]) -> None:
     loaded = config('rule_learning { enabled = true }\nzone "vpn" {\n interface = "wg0"\n identity = "ip"\n}')
-    ruleset = compile_config(loaded, shapes={"DROP_INPUT": {Shape("ip", "port")}, "gone": {Shape("mac", "port")}})
+    used = {Shape("ip", "port"), Shape("ip", "port", "ip")}
+    ruleset = compile_config(loaded, shapes={"DROP_INPUT": used, "gone": {Shape("mac", "port")}})
     kept = [set_.name for set_ in ruleset.sets() if set_.kept]
     assert kept == ["refused_DROP_INPUT_ip_port", "allowed_DROP_INPUT_ip_port"]
+
+
+def test_a_source_known_by_its_mac_is_nobody_where_sources_go_by_address(config: Callable[[str], Config]) -> None:
+    loaded = config(
+        'rule_learning { enabled = true }\nzone "lan" { interface = "lan0" }\n'
+        'zone "vpn" {\n interface = "wg0"\n identity = "ip"\n}'
+    )
+    table = chains(compile_config(loaded, shapes={"DROP_INPUT": {Shape("mac", "port"), Shape("ip", "port")}}))
+    assert len(table["learned_DROP_INPUT"].rules) == 4
+    assert len(table["learned_DROP_INPUT_ip"].rules) == 2
+    assert not [rule for rule in table["learned_DROP_INPUT_ip"].rules if "ether saddr" in rule.statement]
 
 
 def test_numbers_in_force_are_kept(config: Callable[[str], Config]) -> None:

@@ -139,7 +139,8 @@ def test_several_queues_share_the_work(lab: Home, tmp_path: Path) -> None:
 
 
 def test_a_packet_window_sends_the_first_packets_of_a_connection_through_the_queue(lab: Home, tmp_path: Path) -> None:
-    with running(lab, tmp_path, "  packet_window = 5\n  offload_mark = 0x10000000") as glacic:
+    more = '  packet_window = 5\n  offload_mark  = "0x10000000"'
+    with running(lab, tmp_path, more) as glacic:
         before = glacic.queued()
         with lab.laptop.call(traffic.connect, SERVER, LEARNED, timeout_s=PATIENT_S) as connection:
             for _ in range(20):

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import glacic
+from glacic.config.source import printable
 from glacic.ctlplane.cli.options import Options, add_common, options_from
 from glacic.errors import ConfigError, GlacicError
 
@@ -78,5 +79,6 @@ def _fail(options: Options, error: GlacicError, **more: object) -> int:
     if options.json:
         options.emit({"error": str(error), "exit": error.exit_code, **more})
     else:
-        print(error if isinstance(error, ConfigError) else f"glacic: {error}", file=sys.stderr)
+        text = str(error) if isinstance(error, ConfigError) else f"glacic: {error}"
+        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
     return error.exit_code

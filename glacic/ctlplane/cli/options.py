@@ -1,7 +1,7 @@
 """What every command takes, before or after its name: --config, --state-dir, --socket, --json; each also from the
 environment.
 
-Also the one place where text from outside is made fit for a terminal.
+Also the one place that prints: text from outside is made fit for a terminal here.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from glacic.config.source import printable
 
 if TYPE_CHECKING:
     from glacic.ctlplane.client import Client
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 CONFIG = Path("/etc/glacic/glacic.hcl")
 STATE_DIR = Path("/var/lib/glacic")
 SOCKET = Path("/run/glacic/glacic.sock")
-
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # control, format (bidi marks), surrogates, line separators
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +77,6 @@ def options_from(arguments: argparse.Namespace, environment: Mapping[str, str]) 
     )
 
 
-def printable(text: object) -> str:
-    """Text from outside with everything that a terminal would obey, or a reader be fooled by, written as an escape."""
-    return "".join(
-        character if unicodedata.category(character) not in _HIDDEN else character.encode("unicode_escape").decode()
-        for character in str(text)
-    )
-
-
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print a table for a person; wide when the output is no terminal, so that nothing is cut."""
     from rich import box
@@ -95,7 +86,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
 
     drawn = Table(*columns, title=Text(printable(title)), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for row in rows:
-        drawn.add_row(*(Text(printable(cell)) for cell in row))
+        drawn.add_row(*(Text(printable(str(cell))) for cell in row))
     terminal = sys.stdout.isatty()
     Console(width=None if terminal else 200, highlight=False).print(drawn)
 

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from glacic.ctlplane.cli.options import Options, add_common, printable, table
+from glacic.config.source import printable
+from glacic.ctlplane.cli.options import Options, add_common, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,6 +33,6 @@ policy "lan; drop" "wan { } '" {
 }
 
 policy "wan { } '" "lan; drop" {
-  name   = "$(id) `id` @set"
+  name   = "(id) `id` @set"
   action = "accept"
 }

@@ -1,0 +1,64 @@
+"""`glacic check`: every error with its place, a yes or a no."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from glacic.ctlplane.cli import main
+
+TEN_MISTAKES = """\
+rule_learning {
+  enabled    = true
+  enabled    = false
+  log_group  = 70000
+  inlin_mode = true
+}
+zone "lan" {
+  interface = "lan0"
+  identity  = mac
+}
+zone "office" {
+  interfaces = ["eth0", "lan*"]
+}
+zone "wan" {
+  interface = "wan0"
+  external  = true
+}
+policy "lan" "wann" {
+  action = "drop"
+}
+policy "wan" "lan" {
+  learn = true
+  rule "ping" {
+    proto     = "icmp"
+    dest_port = 80
+    action    = "accept"
+  }
+  rule "net" {
+    src_ip = "10.0.0.0/33"
+    action = "acept"
+  }
+}
+"""
+
+
+def test_ten_mistakes_are_ten_located_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ten.hcl"
+    path.write_text(TEN_MISTAKES)
+    assert main(["check", "-c", str(path)]) == 1
+    out = capsys.readouterr().out
+    located = [line.split(":")[1] for line in out.splitlines() if line.startswith(f"{path}:") and " error: " in line]
+    assert located == ["3", "4", "5", "9", "12", "18", "22", "25", "29", "30"]
+    assert main(["check", "-c", str(path), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["valid"] is False
+    assert [str(error["line"]) for error in document["errors"]] == located
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "configs").glob("*.hcl")), ids=lambda p: p.name)
+def test_every_worked_example_is_valid(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "-c", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["valid"] is True

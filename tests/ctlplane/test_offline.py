@@ -1,0 +1,71 @@
+"""`glacic apply` without a service: the ruleset and what was learned, in the kernel; `unload` takes both away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from glacic.lab import traffic
+from glacic.lab.home import LAPTOP_MAC, SERVER, Home, home
+from glacic.lab.service import Glacic
+
+CONFIG = """\
+rule_learning {
+  enabled = true
+}
+zone "lan" {
+  interface = "lan0"
+}
+zone "wan" {
+  interface = "wan0"
+  external  = true
+}
+policy "lan" "wan" {
+  name = "lan_wan"
+}
+"""
+FOREIGN = "table ip other { chain c { type filter hook forward priority 5; counter accept; }; }"
+
+
+@pytest.fixture
+def lab() -> Iterator[Home]:
+    with home() as hosts, hosts.server.call(traffic.Echo, [80, 81]):
+        yield hosts
+
+
+def test_apply_and_unload_by_hand(lab: Home, tmp_path: Path) -> None:
+    glacic = Glacic(lab.router, tmp_path, CONFIG)
+    lab.router.run(["nft", FOREIGN])
+    with glacic:
+        lab.laptop.call(traffic.tcp, SERVER, 80, timeout_s=0.5)
+        flow = glacic.wait("listing the flow", lambda: glacic.flows(port=80))[0]
+        glacic.call("flows.set", verb="approve", flows=[flow["key"]])
+        assert glacic.cli("unload", check=False).returncode == 1  # not under a running service
+    assert glacic.json("unload") == {"unloaded": True}
+    assert lab.laptop.call(traffic.tcp, SERVER, 81).ok
+    assert glacic.json("apply") == {"applied": True, "by": "command"}
+    assert LAPTOP_MAC in lab.router.run(["nft", "list", "table", "inet", "glacic"]).stdout
+    assert lab.laptop.call(traffic.tcp, SERVER, 80).retransmits == 0
+    assert not lab.laptop.call(traffic.tcp, SERVER, 81, timeout_s=0.5).ok
+    glacic.cli("apply")
+    assert LAPTOP_MAC in lab.router.run(["nft", "list", "table", "inet", "glacic"]).stdout
+    glacic.cli("unload")
+    assert glacic.json("unload") == {"unloaded": False}
+    assert lab.router.run(["nft", "list", "tables"]).stdout == "table ip other\n"
+
+
+def test_an_invalid_file_changes_nothing(lab: Home, tmp_path: Path) -> None:
+    glacic = Glacic(lab.router, tmp_path, CONFIG + 'zone "lan" {}\n')
+    refused = glacic.cli("apply", check=False)
+    assert refused.returncode == 1
+    assert lab.router.run(["nft", "list", "ruleset"]).stdout == ""
+
+
+def test_without_the_rights_the_kernel_refuses(lab: Home, tmp_path: Path) -> None:
+    glacic = Glacic(lab.router, tmp_path, CONFIG)
+    words = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    for command in ("apply", "run"):
+        refused = lab.router.run([*words, *glacic.command(command)], check=False)
+        assert refused.returncode == 4, refused
