@@ -10,7 +10,7 @@ text says what is wrong, where, and what to do next; nothing above prints a stac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glacic.config.source import Diagnostic
@@ -21,12 +21,17 @@ class GlacicError(Exception):
 
     exit_code = 1
 
+    def __init__(self, *words: object) -> None:
+        super().__init__(*words)
+        self.details: dict[str, Any] = {}  # what a JSON answer says besides the text
+
 
 class ConfigError(GlacicError):
     """The configuration is not valid; `diagnostics` holds everything that is wrong with it, in file order."""
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         super().__init__("\n\n".join(d.render() for d in diagnostics))
+        self.details = {"errors": [diagnostic.as_dict() for diagnostic in diagnostics]}
         self.diagnostics = diagnostics
 
 

@@ -269,11 +269,16 @@ def _nat_families(config: Config, nat: Nat, check: _Check) -> None:
 
 
 def _nat_interfaces(config: Config, nat: Nat, check: _Check) -> None:
-    """A note where an interface is in no zone: nothing is let through there that could be translated."""
+    """A note where an interface is in no zone: nothing is let through there that could be translated.
+
+    A port forward lets its own packets through, wherever they come in.
+    """
     if any(not zone.interfaces for zone in config.zones):
         return  # a zone of networks alone may be anywhere
     known = [name for zone in config.zones for name in zone.interfaces]
     for key, interfaces in (("in_interface", nat.in_interface), ("out_interface", nat.out_interface)):
+        if nat.kind is NatKind.DNAT:
+            continue
         for index, name in enumerate(interfaces):
             if not any(share(other, name) for other in known):
                 advice = did_you_mean(name, known) or "name it in a zone, or nothing passes there"

@@ -20,6 +20,7 @@ _NFPROTO_INET = 1
 _NFNL_SUBSYS_NFTABLES = 10 << 8
 _NFT_MSG_GETSET, _NFT_MSG_GETSETELEM = _NFNL_SUBSYS_NFTABLES | 10, _NFNL_SUBSYS_NFTABLES | 13
 _NFT_MSG_GETOBJ, _NFT_OBJECT_COUNTER = _NFNL_SUBSYS_NFTABLES | 19, 1
+_NFT_MSG_GETCHAIN, _NFTA_CHAIN_TABLE, _NFTA_CHAIN_HOOK = _NFNL_SUBSYS_NFTABLES | 4, 1, 4
 _NFTA_OBJ_TABLE, _NFTA_OBJ_NAME, _NFTA_OBJ_TYPE, _NFTA_OBJ_DATA = 1, 2, 3, 4
 _NFTA_SET_TABLE, _NFTA_SET_NAME = 1, 2
 _NFTA_SET_ELEM_LIST_TABLE, _NFTA_SET_ELEM_LIST_SET, _NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
@@ -47,6 +48,17 @@ class KernelSets:
         except OSError as error:
             raise KernelRefused(f"cannot read the sets of table inet {self._table}: {refused(error)}") from None
         return [name for name in found if name]
+
+    def hooked(self) -> bool:
+        """Whether the table is there and packets meet it: whether it has a base chain. Raises KernelRefused."""
+        request = netlink.message(_NFT_MSG_GETCHAIN, netlink.generic(_NFPROTO_INET), netlink.NLM_F_DUMP)
+        try:
+            with NetlinkSocket() as sock:
+                chains = [netlink.attributes(message.body, _NFGEN_LENGTH) for message in sock.dump(request)]
+        except OSError as error:
+            raise KernelRefused(f"cannot read the chains of table inet {self._table}: {refused(error)}") from None
+        ours = (chain for chain in chains if chain.get(_NFTA_CHAIN_TABLE) == self._table.encode() + b"\0")
+        return any(_NFTA_CHAIN_HOOK in chain for chain in ours)
 
     def counter(self, name: str) -> int:
         """The packets that a named counter of the table has counted; 0 where there is none. Raises KernelRefused."""

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from glacic.ctlplane.elements import KernelSets
 from glacic.ctlplane.messages import pack_key
 from glacic.ctlplane.server import Handler
 from glacic.errors import GlacicError, UnknownFlow, UsageError
@@ -66,12 +67,18 @@ class Handlers:
         state, reason = service.state, service.reason
         if state == "running" and service.worker.trouble:
             state, reason = "degraded", service.worker.trouble
+        if state == "running" and service.applied and not await asyncio.to_thread(KernelSets().hooked):
+            state, reason = (
+                "degraded",
+                "somebody has removed table inet glacic: nothing is filtered; reload puts it back",
+            )
         learning = service.config.rule_learning
         mode = "off" if not learning.enabled else "inline (nfqueue)" if learning.inline_mode else "asynchronous (nflog)"
         return {
             "state": state,
             "reason": reason,
-            "config": str(service.config.path),
+            "config": str(service.config.path.absolute()),
+            "applies": service.applies,
             "applied": service.applied,
             "mode": mode,
             "learning": "on" if service.worker.learning else "off",

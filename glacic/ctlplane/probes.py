@@ -26,14 +26,13 @@ CAP_NET_ADMIN = 12  # linux/capability.h
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The answer of one probe. required: Glacic cannot work without it."""
+    """The answer of one probe: what it is needed for, and where it failed how to get it."""
 
     name: str
     ok: bool
     detail: str
     needed_for: str
     remedy: str
-    required: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,6 @@ class _Probe:
     needed_for: str
     remedy: str
     attempt: Callable[[], str]  # a detail where it worked; raises where it did not
-    required: bool = True
 
 
 def examine() -> list[Finding]:
@@ -74,7 +72,7 @@ def _inside(answers: int) -> None:
         if libc.unshare(CLONE_NEWNET) != 0:
             error = os.strerror(ctypes.get_errno())
             rows = [
-                asdict(Finding(p.name, False, f"no scratch namespace: {error}", p.needed_for, _AS_ROOT, p.required))
+                asdict(Finding(p.name, False, f"no scratch namespace: {error}", p.needed_for, _AS_ROOT))
                 for p in _INSIDE
             ]
         else:
@@ -90,7 +88,7 @@ def _try(probe: _Probe) -> Finding:
     except (KernelRefused, OSError, ImportError, RuntimeError, sqlite3.Error) as error:
         lines = [line for line in str(error).splitlines() if line.strip() and not line.endswith(":")]
         detail, ok = lines[0] if lines else type(error).__name__, False
-    return Finding(probe.name, ok, detail, probe.needed_for, "" if ok else probe.remedy, probe.required)
+    return Finding(probe.name, ok, detail, probe.needed_for, "" if ok else probe.remedy)
 
 
 def _rights() -> str:
@@ -181,7 +179,7 @@ _OUTSIDE = (
 )
 _INSIDE = (
     _Probe("nf_tables", "everything", _KERNEL.format("NF_TABLES_INET"), _rule("counter")),
-    _Probe("nft queue", "inline mode", _KERNEL.format("NFT_QUEUE"), _rule("queue num 100 bypass"), required=False),
+    _Probe("nft queue", "inline mode", _KERNEL.format("NFT_QUEUE"), _rule("queue num 100 bypass")),
     _Probe("nft log", "nflog mode", _KERNEL.format("NFT_LOG"), _rule('log group 0 prefix "probe: "')),
     _Probe(
         "nft reject",
@@ -200,7 +198,6 @@ _INSIDE = (
         _loads(
             "add chain inet probe n { type nat hook postrouting priority 100; }", "add rule inet probe n masquerade"
         ),
-        required=False,
     ),
     _Probe(
         "learned sets",
@@ -208,9 +205,9 @@ _INSIDE = (
         "Linux 5.7 or newer",
         _loads(_SET, "add rule inet probe probe ether saddr . meta l4proto . th dport @s accept"),
     ),
-    _Probe("nfnetlink_queue", "inline mode", _KERNEL.format("NETFILTER_NETLINK_QUEUE"), _bind_queue, required=False),
-    _Probe("queue truth", "queue figures", _KERNEL.format("NETFILTER_NETLINK_QUEUE"), _queue_truth, required=False),
-    _Probe("nfnetlink_log", "nflog mode", _KERNEL.format("NETFILTER_NETLINK_LOG"), _bind_log, required=False),
+    _Probe("nfnetlink_queue", "inline mode", _KERNEL.format("NETFILTER_NETLINK_QUEUE"), _bind_queue),
+    _Probe("queue truth", "queue figures", _KERNEL.format("NETFILTER_NETLINK_QUEUE"), _queue_truth),
+    _Probe("nfnetlink_log", "nflog mode", _KERNEL.format("NETFILTER_NETLINK_LOG"), _bind_log),
     _Probe("conntrack", "ending connections of denied flows", _KERNEL.format("NF_CT_NETLINK"), _conntrack),
 )
 

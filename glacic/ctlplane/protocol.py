@@ -55,10 +55,8 @@ def answer(result: Any) -> dict[str, Any]:
 def refusal(error: Exception) -> dict[str, Any]:
     """What a request that failed is answered with."""
     exit_code = error.exit_code if isinstance(error, errors.GlacicError) else 1
-    message: dict[str, Any] = {"ok": False, "exit": exit_code, "error": str(error)}
-    if isinstance(error, errors.ConfigError):
-        message["errors"] = [diagnostic.as_dict() for diagnostic in error.diagnostics]
-    return message
+    details = error.details if isinstance(error, errors.GlacicError) else {}
+    return {"ok": False, "exit": exit_code, "error": str(error), "details": details}
 
 
 def result_of(message: dict[str, Any]) -> Any:
@@ -66,4 +64,6 @@ def result_of(message: dict[str, Any]) -> Any:
     if message.get("ok") is True:
         return message.get("result")
     kind = _BY_EXIT_CODE.get(message.get("exit", 1), errors.GlacicError)
-    raise kind(str(message.get("error", "the service gave no reason")))
+    error = kind(str(message.get("error", "the service gave no reason")))
+    error.details = message.get("details", {})
+    raise error

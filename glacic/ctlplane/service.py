@@ -77,6 +77,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         await self._server.start()
         watching: list[asyncio.Task[None]] = []
         try:
@@ -87,7 +88,6 @@ class Service:
                 start.cancel()
             else:
                 start.result()
-                loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
                 watching = [asyncio.create_task(self._watch())]
                 if interval_s := sdnotify.watchdog_interval_s():
                     watching.append(asyncio.create_task(_feed_watchdog(interval_s)))

@@ -25,7 +25,6 @@ class Settings:
 
     database: str
     policies: tuple[LearningPolicy, ...]
-    highest_number: int  # decides how wide the mark field is (claims.field)
     learning_mode: bool
     learn_for_s: int | None
     learn_max_per_source: int
@@ -54,7 +53,6 @@ def settings_of(config: Config, policies: Iterable[LearningPolicy], state_dir: P
     return Settings(
         database=str(learning.database or state_dir / DATABASE),
         policies=chosen,
-        highest_number=max((policy.number for policy in chosen), default=1),
         learning_mode=learning.learning_mode,
         learn_for_s=learning.learn_for_s,
         learn_max_per_source=learning.learn_max_per_source,

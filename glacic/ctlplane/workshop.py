@@ -10,6 +10,7 @@ The first start is a prepare and a commit like every other. Requests come one af
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -43,6 +44,7 @@ _log = logs.logger("worker")
 DAY_NS = 86_400 * NS_PER_S
 MAP_S = 30.0  # how long a person's change may take to reach the kernel before the command says that it has not
 COUNT_ON_DEMAND_S = 0.25  # a reading of the counters that takes longer is left to its turn
+FLUSH_EACH = 5_000  # changes of one command that wait for the disk together
 COUNT_PAGE = 2_000  # counters handed to the writer at once
 BY_PERSON = "decided by a person"
 
@@ -102,7 +104,9 @@ class Workshop:
         ends = wanted is not FlowState.ALLOWED and not keep_connections
         seen_from: list[tuple[FlowKey, list[bytes]]] = []
         changed = 0
-        for key in map(unpack_key, keys):
+        for number, key in enumerate(map(unpack_key, keys), 1):
+            if number % FLUSH_EACH == 0:
+                parts.writer.flush()
             addresses = parts.engine.addresses(key) if ends else []
             changed += parts.engine.set_state(key, wanted, who, BY_PERSON, time.time_ns()) is not None
             seen_from.append((key, addresses))
@@ -124,6 +128,10 @@ class Workshop:
         """Switch learning (on None: only look), from the next packet on. Returns what is so now."""
         parts, now_ns = self._running, time.time_ns()
         names = list(policies)
+        if on and not parts.policies:
+            raise GlacicError(
+                "no policy learns: rule_learning is not enabled, or every policy accepts or says learn = false"
+            )
         promoted: dict[str, int] = {}
         if on is not None:
             until_ns = None if duration_s is None else now_ns + duration_s * NS_PER_S
@@ -132,6 +140,7 @@ class Workshop:
             else:
                 saved = parts.engine.learn_off(names, who, now_ns)
             parts.save(saved)
+            parts.switched()
             _log.info(f"learning {'on' if on else 'off'}", policies=names or "all", who=who)
         if promote:
             promoted = {"promoted": parts.engine.promote_pending(names, who, now_ns, parts.writer.flush)}
@@ -300,6 +309,7 @@ class _Parts:
             _log.info("learned sets are in the kernel", added=added, removed=removed)
             return
         done: list[Exception | None] = []
+        tried = threading.Event()
 
         def renew() -> None:
             try:
@@ -314,9 +324,11 @@ class _Parts:
                 done.append(None)
             except GlacicError as error:
                 done.append(error)
+            finally:
+                tried.set()
 
         self.mapper.run_between(renew)
-        self.mapper.flush(MAP_S)
+        tried.wait(MAP_S)  # also where it fails now: what it could not do without the table, it can do with the new one
         if not done:
             raise KernelRefused("the kernel's learned sets cannot be changed now; see the service's log")
         if done[0] is not None:
@@ -334,7 +346,7 @@ class _Parts:
         )
         return Rules(
             engine=engine,
-            highest_number=settings.highest_number,
+            highest_number=max((policy.number for policy in self.policies), default=1),
             engine_error_open=settings.engine_error_open,
             packet_window=settings.packet_window,
         )
@@ -396,13 +408,17 @@ class _Parts:
         except KernelRefused as error:
             _log.error("the learned sets cannot be looked at", error=str(error))
 
+    def switched(self) -> None:
+        """Somebody has switched learning: its end is no news."""
+        self._learning = any(state.on for state in self.engine.switch.status(time.time_ns()).values())
+
     def _check(self) -> None:
         if self.mapper.healthy and not self.mapper.backlog():
             self.mapper.run_between(self._refill_if_lost)
-        learning = any(state.on for state in self.engine.switch.status(time.time_ns()).values())
-        if self._learning and not learning:
+        learned = self._learning
+        self.switched()
+        if learned and not self._learning:
             _log.info("learning has ended: new flows wait as pending")
-        self._learning = learning
 
     def _holder(self) -> Holder:
         if self.holder is None:

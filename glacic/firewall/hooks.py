@@ -153,8 +153,9 @@ class Hooks:
 
     def _allowed(self) -> Chain:
         if self._window:
-            note = "A learned flow that is allowed goes back to its policy's chain, and on to the hook"
-            return Chain(ALLOW_CHAIN, (Rule("return"),), note=note)
+            mark = Rule(f"ct mark set ct mark | {_hex(claims.CT_INSPECT)}")
+            note = "A learned flow that is allowed; the engine sees the first packets of each connection"
+            return Chain(ALLOW_CHAIN, (mark, Rule(f"goto {_INSPECT}")), note=note)
         return Chain(ALLOW_CHAIN, (Rule("accept"),), note="A learned flow that is allowed")
 
     def _answered(self) -> Chain:

@@ -76,6 +76,7 @@ class LearnedSets:
         self._nft = nft
         self._kernel = kernel
         self._settled = False  # whether sets and lookups in the kernel are known to be there
+        self._uses: dict[str, set[Use]] = {}  # by policy name, the sets that the kernel had when it was last looked at
         self._take(policies)
 
     def renew(self, policies: Iterable[LearningPolicy]) -> None:
@@ -142,7 +143,10 @@ class LearnedSets:
             name: {shape for policy in variants for shape in shapes_of(policy)}
             for name, variants in self._policies.items()
         }
-        self._uses: dict[str, set[Use]] = {}
+        self._uses = {
+            name: {use for use in self._uses.get(name, ()) if use[0] in possible}
+            for name, possible in self._possible.items()
+        }
 
     def _settle(self) -> None:
         """Take stock, and write every lookup anew: a set may be there without one, after somebody's reload."""

@@ -58,4 +58,6 @@ def test_a_refusal_is_raised_at_the_other_end_with_its_exit_code_and_words(
 def test_a_refused_configuration_carries_its_diagnostics() -> None:
     span = Span(Source("x.hcl", "zone {}"), 1, 1, 0, 4)
     message = protocol.refusal(errors.ConfigError((Diagnostic(span, "wrong"),)))
-    assert message["errors"][0]["summary"] == "wrong"
+    with pytest.raises(errors.GlacicError) as caught:
+        protocol.result_of(message)
+    assert caught.value.details["errors"][0]["summary"] == "wrong"

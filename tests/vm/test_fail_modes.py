@@ -145,7 +145,7 @@ def test_a_packet_window_sends_the_first_packets_of_a_connection_through_the_que
         with lab.laptop.call(traffic.connect, SERVER, LEARNED, timeout_s=PATIENT_S) as connection:
             for _ in range(20):
                 assert traffic.answers(connection)
-            assert glacic.queued() - before == 5
+            assert 5 <= glacic.queued() - before <= 8  # those on their way when the fifth was answered come too
             offloaded = lab.router.run(["conntrack", "-L", "--mark", "0x10000000/0x10000000"]).stdout
             assert f"dport={LEARNED}" in offloaded
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import glacic
 from glacic.config.source import printable
 from glacic.ctlplane.cli.options import Options, add_common, options_from
-from glacic.errors import ConfigError, GlacicError
+from glacic.errors import GlacicError
 
 # command -> (module below this package, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -43,8 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.run(arguments, options)
         sys.stdout.flush()
-    except ConfigError as error:
-        return _fail(options, error, errors=[diagnostic.as_dict() for diagnostic in error.diagnostics])
     except GlacicError as error:
         return _fail(options, error)
     except BrokenPipeError:  # the reader of our output has seen enough
@@ -75,10 +73,10 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _fail(options: Options, error: GlacicError, **more: object) -> int:
+def _fail(options: Options, error: GlacicError) -> int:
     if options.json:
-        options.emit({"error": str(error), "exit": error.exit_code, **more})
+        options.emit({"error": str(error), "exit": error.exit_code, **error.details})
     else:
-        text = str(error) if isinstance(error, ConfigError) else f"glacic: {error}"
+        text = str(error) if error.details.get("errors") else f"glacic: {error}"
         print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
     return error.exit_code

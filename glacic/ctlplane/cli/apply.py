@@ -23,25 +23,31 @@ def run(_: argparse.Namespace, options: Options) -> int:
     from glacic.config.load import load
 
     config = load(options.config)
-    try:
-        with options.client() as service:
-            running = service.call("status")["config"]
-            if running != str(options.config):
-                raise GlacicError(f"the service runs {running}: reload that, or stop the service first")
-            service.call("reload")
-            by = "service"
-    except Unreachable:
+    by = "service" if _by_service(options) else "command"
+    if by == "command":
         from glacic.ctlplane.offline import apply_offline
 
         apply_offline(config, options.state_dir)
-        by = "command"
     if options.json:
         options.emit({"applied": True, "by": by})
     else:
-        say(
-            f"{options.config} is in force" + (" (no service runs: new flows get fail_mode)" if by == "command" else "")
-        )
+        say(f"{options.config} is in force" + (" (no service runs: nothing new is learned)" if by == "command" else ""))
     return 0
+
+
+def _by_service(options: Options) -> bool:
+    """Have the running service apply it; False where none runs, or one that applies nothing (`run --no-apply`)."""
+    try:
+        with options.client() as service:
+            status = service.call("status")
+            if not status["applies"]:
+                return False
+            if status["config"] != str(options.config.absolute()):
+                raise GlacicError(f"the service runs {status['config']}: reload that, or stop the service first")
+            service.call("reload")
+            return True
+    except Unreachable:
+        return False
 
 
 def refuse_beside_service(options: Options, advice: str) -> None:

@@ -86,7 +86,9 @@ def run_show(arguments: argparse.Namespace, options: Options) -> int:
         options.emit(flow)
         return 0
     history = flow.pop("history")
-    table("", ("what", "value"), [(name, ", ".join(v) if isinstance(v, list) else v) for name, v in flow.items()])
+    table(
+        "", ("what", "value"), [(name, ", ".join(v) if isinstance(v, list) else v or "-") for name, v in flow.items()]
+    )
     columns = ("when", "from", "to", "who", "why")
     table("history", columns, [(h["at"], h["from"] or "-", h["to"] or "-", h["who"], h["why"]) for h in history])
     return 0

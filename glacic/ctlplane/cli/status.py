@@ -22,7 +22,8 @@ def run(_: argparse.Namespace, options: Options) -> int:
     else:
         say(f"{status['state']}{': ' + status['reason'] if status['reason'] else ''}")
         say(f"  config    {status['config']}")
-        say(f"  ruleset   {'in force' if status['applied'] else 'not applied by this service'}")
+        ruleset = "in force" if status["applied"] else "not yet" if status["applies"] else "somebody else's"
+        say(f"  ruleset   {ruleset}")
         say(f"  mode      {status['mode']}")
         say(f"  learning  {status['learning']}")
         say(f"  worker    pid {status['worker_pid']}, started {status['worker_starts']} time(s)")
