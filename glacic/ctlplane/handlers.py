@@ -213,7 +213,7 @@ def flow_filter(args: Any) -> FlowFilter:
     known = {"policy", "state", "source", "protocol", "port", "destination", "origin"}
     if unknown := set(args) - known:
         raise UsageError(f"no such filter: {sorted(map(str, unknown))[0]}")
-    state = args.get("state")
+    state = _text(args, "state")
     if state is not None and state not in set(FlowState):
         raise UsageError(f"no such state: {state}; it is one of {', '.join(FlowState)}")
     return FlowFilter(
@@ -231,6 +231,8 @@ def _text(args: dict[str, Any], name: str) -> str | None:
     value = args.get(name)
     if value is not None and not isinstance(value, str):
         raise UsageError(f"{name} must be a string")
+    if value is not None and not value.isprintable():  # also what is no UTF-8 on the command line
+        raise UsageError(f"{name} must be plain text")
     return value
 
 

@@ -43,6 +43,8 @@ class Server:
             self._server = await asyncio.start_unix_server(
                 self._serve, str(self._path), limit=protocol.MAX_REQUEST, backlog=MAX_CLIENTS
             )
+        except OSError as error:
+            raise _no_socket(self._path, error) from None
         finally:
             os.umask(mask)
 
@@ -101,8 +103,12 @@ async def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
 
 def make_way(path: Path) -> None:
     """Make the socket's folder and remove a socket that nobody listens on. Raises GlacicError where somebody does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+    except OSError as error:
+        raise _no_socket(path, error) from None
+    if not there:
         return
     if not path.is_socket():
         raise GlacicError(f"{path} is there and is no socket: remove it, or name another --socket")
@@ -116,6 +122,10 @@ def make_way(path: Path) -> None:
         except OSError as error:
             raise GlacicError(f"cannot tell whether a service listens at {path}: {error}") from None
     raise GlacicError(f"a service is already running at {path}: stop it first, or name another --socket")
+
+
+def _no_socket(path: Path, error: OSError) -> GlacicError:
+    return GlacicError(f"cannot make the control socket {path}: {error.strerror or error}; name another --socket")
 
 
 def _peer(writer: asyncio.StreamWriter) -> str:

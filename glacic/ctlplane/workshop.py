@@ -43,6 +43,7 @@ _log = logs.logger("worker")
 
 DAY_NS = 86_400 * NS_PER_S
 MAP_S = 30.0  # how long a person's change may take to reach the kernel before the command says that it has not
+SETTLE_S = 0.5  # how long an answer waits for the kernel to have what was just learned
 COUNT_ON_DEMAND_S = 0.25  # a reading of the counters that takes longer is left to its turn
 FLUSH_EACH = 5_000  # changes of one command that wait for the disk together
 COUNT_PAGE = 2_000  # counters handed to the writer at once
@@ -148,8 +149,9 @@ class Workshop:
         return {**self._learning(parts, now_ns), **promoted}
 
     def stats(self) -> dict[str, Any]:
-        """Everything that this process can say in figures."""
+        """Everything that this process can say in figures. What was learned before is in the kernel when it says so."""
         parts = self._running
+        parts.mapper.flush(SETTLE_S)
         cache = parts.cache
         readers = parts.readers.stats()
         let_in = parts.kernel.counter(claims.FAIL_OPEN_COUNTER) if readers["queues"] else 0
@@ -167,8 +169,9 @@ class Workshop:
         }
 
     def sync(self) -> None:
-        """Bring the database up to date: what was just learned, and what the kernel has counted."""
+        """Bring kernel and database up to date: what was just learned, and what the kernel has counted."""
         parts = self._running
+        parts.mapper.flush(SETTLE_S)
         parts.upkeep.count_now(COUNT_ON_DEMAND_S)
         parts.writer.flush()
 
@@ -247,15 +250,14 @@ class _Parts:
         self.policies = (*settings.policies, *(policy for policy in old if policy.number not in numbers))
         first = self.holder is None
         known = set() if first or beside is None else {policy.name for policy in beside.policies}
-        self._learn_sets(settings, known, first=first)
-        rules = self._rules(settings)
         if self.holder is None:
-            self.holder = Holder(rules)
+            self.holder = Holder(self._rules(settings))
             self._readers = Readers(self.holder)
             for thread in (self.mapper, self.journal, self.upkeep):
                 thread.start()
-        else:
-            self.holder.rules = rules
+            self._readers.open(settings)  # before the sets: where another service listens, they are that one's
+        self._learn_sets(settings, known, first=first)
+        self.holder.rules = self._rules(settings)
         self.cache.resize(settings.cache_size)
         self.settings = settings
         self.readers.open(settings)
@@ -304,22 +306,19 @@ class _Parts:
         """
         policies = self.policies
         names = {policy.name for policy in settings.policies} - known
-        if first:
-            added, removed = self._reconcile()
-            _log.info("learned sets are in the kernel", added=added, removed=removed)
-            return
         done: list[Exception | None] = []
         tried = threading.Event()
 
         def renew() -> None:
             try:
                 self.writer.flush()  # what was put before this is in the store, what comes after is applied after
-                lost = self.lost or self.sets.lost()
+                everything = first or self.lost or self.sets.lost()
                 self.sets.renew(policies)
-                if lost:
-                    self._reconcile()
+                if everything:
+                    added, removed = self._reconcile()
+                    _log.info("learned sets are in the kernel", added=added, removed=removed)
                     self.lost = False
-                for name in () if lost else sorted(names):
+                for name in () if everything else sorted(names):
                     self.sets.reconcile(_stored(self.store, name), name)
                 done.append(None)
             except GlacicError as error:
@@ -328,7 +327,8 @@ class _Parts:
                 tried.set()
 
         self.mapper.run_between(renew)
-        tried.wait(MAP_S)  # also where it fails now: what it could not do without the table, it can do with the new one
+        # Also where it fails now: what it could not do without the table, it can do with the new one.
+        tried.wait(None if first else MAP_S)
         if not done:
             raise KernelRefused("the kernel's learned sets cannot be changed now; see the service's log")
         if done[0] is not None:

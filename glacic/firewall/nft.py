@@ -121,7 +121,7 @@ def _names(output: str, kind: str) -> frozenset[str]:
 
 def _readable(error: str) -> str:
     """nft's own words, with the script's lines by number."""
-    text = _LOCATION.sub(r"line \1, column \2: ", _INCLUDED_FROM.sub("", error)).strip()
+    text = _LOCATION.sub(r"line \1, column \2: ", _INCLUDED_FROM.sub("", error)).strip().expandtabs(4)
     if "Operation not permitted" in text:
         return "the kernel refused: changing nftables needs CAP_NET_ADMIN; run as root"
     if len(text) > _MAX_ERRORS:

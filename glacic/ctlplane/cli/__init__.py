@@ -7,7 +7,9 @@ what runs the engine may import hcl2, sqlalchemy or scapy. Exit codes are those 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 import glacic
 from glacic.config.source import printable
 from glacic.ctlplane.cli.options import Options, add_common, options_from
-from glacic.errors import GlacicError
+from glacic.errors import GlacicError, UsageError
 
 # command -> (module below this package, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -38,9 +40,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = build_parser(words).parse_args(words)
-    options = options_from(arguments, os.environ)
+    options = options_from(argparse.Namespace(json="--json" in words), os.environ)
     try:
+        arguments = _parse(words, options)
+        options = options_from(arguments, os.environ)
         code: int = arguments.run(arguments, options)
         sys.stdout.flush()
     except GlacicError as error:
@@ -51,6 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _parse(words: Sequence[str], options: Options) -> argparse.Namespace:
+    """The words' meaning. Where they have none argparse says so and exits; with --json that is a UsageError instead."""
+    if not options.json:
+        return build_parser(words).parse_args(words)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return build_parser(words).parse_args(words)
+    except SystemExit as ended:
+        if ended.code != UsageError.exit_code:
+            raise
+        raise UsageError(said.getvalue().strip().rpartition("error: ")[2]) from None
 
 
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
