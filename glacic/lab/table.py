@@ -61,11 +61,12 @@ def as_dict(story: Story) -> dict[str, Any]:
 
 
 def draw(story: Story, path: Path) -> None:
-    """The same tables as an SVG picture."""
+    """The same tables as an SVG picture, complete in itself: the viewer's own monospace font, nothing fetched."""
     import io
+    import re
 
     from rich.console import Console
 
     console = Console(record=True, width=110, file=io.StringIO(), highlight=False)
     show(story, console)
-    path.write_text(console.export_svg(title="make demo"))
+    path.write_text(re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="make demo"), flags=re.DOTALL))
