@@ -109,12 +109,14 @@ def review(hosts: Home, glacic: Glacic, say: Callable[[str], None]) -> Iterator[
     before = glacic.queued()
     again = hosts.laptop.call(traffic.tcp, SERVER, WEB, count=AGAIN, timeout_s=PATIENT_S)
     reached = glacic.queued() - before
-    yield Step("laptop", f"tcp/{WEB}, {AGAIN} times more", outcome(again), f"{reached} packets reached the queue")
+    yield Step("laptop", f"tcp/{WEB}, {AGAIN} times more", outcome(again), f"{packets(reached)} reached the queue")
 
     say("inline mode: UDP, and IPv6")
     before = glacic.queued()
     result = hosts.laptop.call(traffic.udp, SERVER, DNS, count=10, timeout_s=PATIENT_S)
-    yield Step("laptop", f"udp/{DNS}, 10 times", outcome(result), f"{glacic.queued() - before} packet(s) queued")
+    yield Step(
+        "laptop", f"udp/{DNS}, 10 times", outcome(result), f"{packets(glacic.queued() - before)} reached the queue"
+    )
     result = hosts.laptop.call(traffic.tcp, SERVER_6, WEB, timeout_s=PATIENT_S)
     yield Step("laptop", f"tcp/{WEB} over IPv6, same flow", outcome(result), f"{result.retransmits} retransmissions")
 
@@ -138,7 +140,7 @@ def review(hosts: Home, glacic: Glacic, say: Callable[[str], None]) -> Iterator[
             "admin",
             f"flows deny {flow['id']}",
             "still works" if still else "stops at once",
-            f"{ended} connection(s) ended",
+            f"connections ended: {ended}",
         )
 
 
@@ -155,6 +157,11 @@ def hook_line(glacic: Glacic) -> str:
     """The line of the script that the laptop's packets end at."""
     lines = [line.strip() for line in glacic.cli("show").stdout.splitlines()]
     return next(line for line in lines if line.startswith("queue num") or 'prefix "lan_wan: "' in line)
+
+
+def packets(count: int) -> str:
+    """The count with its noun."""
+    return f"{count} packet" if count == 1 else f"{count} packets"
 
 
 def outcome(result: Result) -> str:

@@ -19,7 +19,7 @@ def show(story: Story, console: Console) -> None:
     from rich.text import Text
 
     def table(title: str, *columns: str) -> Table:
-        return Table(*columns, title=title, title_justify="left", title_style="bold", box=box.ROUNDED)
+        return Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
 
     firsts = table(
         "The first connection of a new flow", "mode", "first SYN", "retransmissions", "connected after", "hook"
