@@ -8,7 +8,7 @@ from where the flow was seen, and from the neighbour table.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from glacic.ctlplane import netlink
 from glacic.ctlplane.netlink import Connection
@@ -33,7 +33,7 @@ def end_flows(flows: Iterable[tuple[FlowKey, Iterable[bytes]]]) -> int:
     on top. Raises KernelRefused.
     """
     try:
-        wanted = _by_address(flows)
+        wanted = by_address(flows, neighbours())
         with NetlinkSocket() as sock:
             if len(wanted) <= FEW:
                 requests = [netlink.conntrack_dump_from(source, protocol) for source, protocol in wanted]
@@ -68,39 +68,35 @@ def count_let_in() -> int:
     return sum(1 for connection in found if connection is not None and connection.mark & CT_FAIL_OPEN)
 
 
-def belongs(connection: Connection, key: FlowKey, source: bytes) -> bool:
-    """Whether a connection that `source` began is one of this flow's, by what the filter saw: behind any DNAT."""
-    if connection.source != source or connection.protocol != key.protocol:
-        return False
-    if key.destination and connection.reply_source != key.destination:
-        return False
-    if connection.icmp_type is not None:
-        return connection.icmp_type == key.port
-    return key.protocol not in PORT_PROTOCOLS or connection.reply_port == key.port
+Wanted = dict[tuple[bytes, int], set[tuple[int, bytes]]]  # (address, protocol) -> (port, destination or b"")
 
 
-def _by_address(flows: Iterable[tuple[FlowKey, Iterable[bytes]]]) -> dict[tuple[bytes, int], list[FlowKey]]:
-    """(address, protocol) -> the flows whose connections begin there."""
-    known = neighbours()
-    wanted: dict[tuple[bytes, int], list[FlowKey]] = {}
+def belongs(connection: Connection, wanted: Wanted) -> bool:
+    """Whether a connection is one of a wanted flow's, by what the filter saw: behind any DNAT."""
+    flows = wanted.get((connection.source, connection.protocol))
+    if not flows:
+        return False
+    port = connection.reply_port if connection.protocol in PORT_PROTOCOLS else connection.icmp_type or 0
+    return (port, b"") in flows or (port, connection.reply_source) in flows
+
+
+def by_address(flows: Iterable[tuple[FlowKey, Iterable[bytes]]], known: Mapping[bytes, Collection[bytes]]) -> Wanted:
+    """Where the connections of these flows begin, and what they are for. known: as of neighbours()."""
+    wanted: Wanted = {}
     for key, addresses in flows:
         by_mac = len(key.source) == netlink.MAC_LENGTH
         for source in {*addresses, *known.get(key.source, ())} if by_mac else {key.source}:
             if len(source) in (4, 16):
-                wanted.setdefault((source, key.protocol), []).append(key)
+                wanted.setdefault((source, key.protocol), set()).add((key.port, key.destination))
     return wanted
 
 
-def _wanted(
-    sock: NetlinkSocket, request: bytes, wanted: dict[tuple[bytes, int], list[FlowKey]]
-) -> Iterator[Connection]:
+def _wanted(sock: NetlinkSocket, request: bytes, wanted: Wanted) -> Iterator[Connection]:
     """The connections of this dump that belong to one of these flows."""
     for message in sock.dump(request):
         connection = netlink.connection(message.body)
-        if connection is not None:
-            keys = wanted.get((connection.source, connection.protocol), ())
-            if any(belongs(connection, key, connection.source) for key in keys):
-                yield connection
+        if connection is not None and belongs(connection, wanted):
+            yield connection
 
 
 def _end(sock: NetlinkSocket, connection: Connection) -> bool:

@@ -31,6 +31,11 @@ COUNT_SOURCE = f"""
 SELECT (SELECT count(*) FROM flow WHERE source = ? AND state = {_ALLOWED} AND origin = '{TOFU}'),
        (SELECT count(*) FROM flow WHERE source = ? AND state = {_PENDING})"""
 
+# values: key -> the newest first
+ADDRESSES = f"""
+SELECT address FROM flow_address WHERE flow = (SELECT id FROM flow WHERE {FLOW_KEY})
+ORDER BY seen DESC, address"""
+
 # values: key
 DELETE_ADDRESSES = f"DELETE FROM flow_address WHERE flow = (SELECT id FROM flow WHERE {FLOW_KEY})"
 DELETE_FLOW = f"DELETE FROM flow WHERE {FLOW_KEY}"

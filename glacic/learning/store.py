@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Select, and_, func, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.sql import ColumnElement
 
 from glacic.learning import schema
@@ -128,14 +128,7 @@ class Store:
         """The addresses this flow was seen from, the newest first, at most 16; its own where its source is one."""
         if len(key.source) != schema.MAC_LENGTH:
             return [key.source]
-        table = schema.flow_address.c
-        query = (
-            select(table.address)
-            .join(schema.flow, _FLOW.id == table.flow)
-            .where(and_(*(column == part for column, part in zip(_KEY, key, strict=True))))
-            .order_by(table.seen.desc(), table.address)
-        )
-        return [address for (address,) in self._database.select(query)]
+        return [address for (address,) in self._database.rows(sql.ADDRESSES, key)]
 
     # ---- many flows
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from glacic.ctlplane.conntrack import FEW, belongs, count_let_in, end_flow, end_flows, neighbours
+from glacic.ctlplane.conntrack import FEW, belongs, by_address, count_let_in, end_flow, end_flows, neighbours
 from glacic.ctlplane.netlink import Connection
 from glacic.lab.net import Network, Port
 from glacic.learning.flow import FlowKey
@@ -218,5 +218,6 @@ def connection(*, protocol: int = 6, port: int = 443, icmp_type: int | None = No
 def test_a_connection_belongs_to_a_flow_by_protocol_port_and_destination(
     key: FlowKey, of: Connection, yes: bool
 ) -> None:
-    assert belongs(of, key, CLIENT) is yes
-    assert belongs(of, key, CLIENT_TOO) is False
+    assert belongs(of, by_address([(key, [CLIENT])], {})) is yes
+    assert belongs(of, by_address([(key, [])], {key.source: [CLIENT]})) is yes
+    assert belongs(of, by_address([(key, [CLIENT_TOO])], {})) is False
