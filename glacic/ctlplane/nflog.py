@@ -17,7 +17,7 @@ from typing import Any, Self
 from glacic.config.policies import LearningPolicy
 from glacic.ctlplane import netlink, nlsocket
 from glacic.ctlplane.netlink import Logged
-from glacic.ctlplane.reading import COPY_RANGE, RECEIVE_BUFFER, STOP_S, Holder, Rules, tally
+from glacic.ctlplane.reading import COPY_RANGE, RECEIVE_BUFFER, STOP_S, Holder, Latency, Rules, tally
 from glacic.errors import KernelRefused
 from glacic.firewall import claims
 from glacic.learning.flow import Why
@@ -42,6 +42,7 @@ class LogReader:
         on_trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.group = group
+        self.latency = Latency()
         self._holder = holder
         self._receive_buffer = receive_buffer
         self._on_trouble = on_trouble
@@ -133,6 +134,7 @@ class LogReader:
         for message in netlink.messages(datagram):
             if message.type != netlink.NFULNL_MSG_PACKET:
                 continue
+            began = time.perf_counter_ns()
             packet = netlink.logged(message.body)
             self._received += 1
             self._count_lost(packet.sequence)
@@ -140,6 +142,7 @@ class LogReader:
                 self._reasons[self._decide(packet, rules)] += 1
             except Exception as error:  # the packet is gone; the next one may do better
                 self._trouble(f"{type(error).__name__}: {error}")
+            self.latency.add(time.perf_counter_ns() - began)
 
     def _count_lost(self, sequence: int | None) -> None:
         if sequence is None:

@@ -56,6 +56,7 @@ class Parts:
         self.policies: tuple[LearningPolicy, ...] = ()
         self.settings = settings
         self._learning = False
+        self._switched = self.store.learning()  # of the settings in force: a refused reload goes back to it
         self.lost = False  # whether the kernel's sets are known to be gone, and not back yet; the mapper's thread's
         self._holder: Holder | None = None
         self._readers: Readers | None = None
@@ -103,6 +104,10 @@ class Parts:
         """The ruleset of these settings is in force, and no other is: close the rest."""
         self.policies = settings.policies
         self.holder.rules = self._rules(settings)
+        switched = self.engine.switch.saved()
+        if switched != self._switched:
+            self._switched = switched
+            self.writer.save_learning(switched)
         self.readers.keep(settings)
         self.mapper.run_between(lambda: self.sets.renew(settings.policies))
 
@@ -114,8 +119,15 @@ class Parts:
 
     def save(self, saved: SavedLearning) -> None:
         """Keep how learning is switched, and wait until it is kept."""
+        self._switched = saved
         self.writer.save_learning(saved)
         self.writer.flush()
+
+    def learning_on(self) -> bool:
+        """Whether any policy learns now; False before the first adopt()."""
+        if self._holder is None:
+            return False
+        return any(state.on for state in self.engine.switch.status(time.time_ns()).values())
 
     def dead_threads(self) -> list[str]:
         """Those that ended although nobody closed them."""
@@ -189,18 +201,13 @@ class Parts:
         )
 
     def _switch(self, settings: Settings) -> LearningSwitch:
-        saved = self.store.learning() if self._holder is None else self._holder.engine.switch.saved()
-        names = list(dict.fromkeys(policy.name for policy in self.policies))
-        switch = LearningSwitch.restore(
-            saved,
+        return LearningSwitch.restore(
+            self._switched,
             file_mode=settings.learning_mode,
             learn_for_s=settings.learn_for_s,
-            policies=names,
+            policies=dict.fromkeys(policy.name for policy in self.policies),
             now_ns=time.time_ns(),
         )
-        if saved != switch.saved():
-            self.writer.save_learning(switch.saved())
-        return switch
 
     def _on_change(self, transition: Transition) -> None:
         """Under the engine's lock: only taken down here, in the order in which it happened."""
@@ -247,7 +254,7 @@ class Parts:
 
     def switched(self) -> None:
         """Somebody has switched learning: its end is no news."""
-        self._learning = any(state.on for state in self.engine.switch.status(time.time_ns()).values())
+        self._learning = self.learning_on()
 
     def _check(self) -> None:
         if self.mapper.healthy and not self.mapper.backlog():

@@ -107,7 +107,7 @@ class Readers:
             "queues": queues,
             "log_groups": groups,
             "latency_us": Latency.summary(
-                running.reader.latency for running in self._queues.values() if isinstance(running.reader, QueueReader)
+                running.reader.latency for running in (*self._queues.values(), *self._groups.values())
             ),
         }
 

@@ -160,8 +160,7 @@ class Workshop:
 
     def learning_on(self) -> bool:
         """Whether any policy learns now."""
-        parts, now_ns = self._parts, time.time_ns()
-        return parts is not None and any(state.on for state in parts.engine.switch.status(now_ns).values())
+        return self._parts is not None and self._parts.learning_on()
 
     def trouble(self) -> str:
         """What does not work at this moment, "" where everything does."""

@@ -119,7 +119,7 @@ class Glacic:
         """kill -9, and wait until worker and service are gone: then nobody listens."""
         worker = Path("/proc", str(self.worker()))
         self._end(signal.SIGKILL)
-        self.wait("gone", lambda: not worker.exists() or "State:\tZ" in (worker / "status").read_text())
+        self.wait("gone", lambda: not worker.exists() or _is_gone((worker / "status").read_text()))
 
     def stop(self) -> None:
         """SIGTERM, a clean stop; the ruleset stays."""
@@ -141,3 +141,8 @@ class Glacic:
         finally:
             self.host.end(self.process)
             self.process = None
+
+
+def _is_gone(status: str) -> bool:
+    """By /proc/PID/status: whether a process has ended with all its threads, any of which keeps its queues open."""
+    return "State:\tZ" in status and any(f"Threads:\t{left}\n" in status for left in (0, 1))

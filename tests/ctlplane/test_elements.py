@@ -119,3 +119,18 @@ def test_no_bytes_make_it_raise(data: bytes, cut: int) -> None:
     list(elements.elements_in(body(element(KEY, nested(7, COUNTER)))[:cut]))
     elements.set_name(data, "glacic")
     elements.named_counter(data)
+
+
+@pytest.mark.parametrize(
+    ("script", "hooked"),
+    [
+        ("", False),
+        ("table inet glacic {\nchain learned_x {\n}\n}\n", False),  # as a start prepares it
+        ("table inet glacic {\nchain c {\ntype filter hook input priority 0;\n}\n}\n", True),
+        ("table ip glacic {\nchain c {\ntype filter hook input priority 0;\n}\n}\n", False),
+        ("table inet other {\nchain c {\ntype filter hook input priority 0;\n}\n}\n", False),
+    ],
+)
+def test_packets_meet_a_table_that_has_a_base_chain(host: Host, script: str, hooked: bool) -> None:
+    load(host, script)
+    assert host.call(KernelSets().hooked) is hooked

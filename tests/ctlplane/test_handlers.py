@@ -51,6 +51,7 @@ def test_every_filter_is_read() -> None:
         {"port": True},
         {"destination": "02:00:00:00:00:10"},
         {"policy": 7},
+        {"policy": "\udcff"},  # what is no UTF-8 on a command line
     ],
 )
 def test_what_is_no_filter_is_refused_in_words(args: Any) -> None:

@@ -149,3 +149,9 @@ def test_a_client_without_a_service_says_how_to_start_one(tmp_path: Path, prepar
     prepare(tmp_path / "glacic.sock")
     with pytest.raises(Unreachable, match="glacic run"):
         Client(tmp_path / "glacic.sock")
+
+
+@pytest.mark.parametrize("place", ["/proc/none/a.sock", "/etc/passwd/a.sock", f"/tmp/{'a' * 120}.sock"])
+def test_a_place_where_no_socket_can_be_is_said(place: str) -> None:
+    with pytest.raises(GlacicError, match=f"cannot make the control socket {place}"):
+        asyncio.run(Server(Path(place), {}).start())

@@ -353,3 +353,11 @@ def test_a_reconcile_of_one_policy_leaves_the_others_alone(firewall: Firewall) -
     done = firewall.host.call(firewall.sets.reconcile, [(WEB, "allowed")], "lan_wan")
     assert done == learned.Reconciled(added=1, removed=1)
     assert firewall.holds() == {WEB: "allowed", other: "allowed"}
+
+
+def test_a_table_that_was_loaded_anew_is_noticed_after_a_reload_too(firewall: Firewall) -> None:
+    firewall.apply((SSH, "allowed"))
+    firewall.host.call(firewall.sets.renew, POLICIES)
+    assert firewall.host.call(firewall.sets.lost) is False
+    firewall.run("delete table inet glacic\n" + TABLE)
+    assert firewall.host.call(firewall.sets.lost) is True

@@ -21,5 +21,6 @@ def run(_: argparse.Namespace, options: Options) -> int:
     if options.json:
         options.emit(result)
     else:
-        say(f"reloaded {result['config']}: {result['policies']} policies, {result['learning_policies']} of them learn")
+        counts = f"policies: {result['policies']}; that learn, DROP_INPUT and DROP_FORWARD among them"
+        say(f"reloaded {result['config']}: {counts}: {result['learning_policies']}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from typing import Any
 
 from glacic.ctlplane.cli.options import Options, add_common, table
@@ -46,7 +47,14 @@ def _print(stats: dict[str, Any], *, clear: bool) -> None:
         print("\x1b[2J\x1b[H", end="")
     for title, rows in (("queues", stats["queues"]), ("log groups", stats["log_groups"])):
         if rows:
-            table(title, rows[0], [row.values() for row in rows])
+            columns = [name for name, value in rows[0].items() if not isinstance(value, dict)]
+            table(title, columns, [[row[name] for name in columns] for row in rows])
+    reasons: Counter[str] = Counter()
+    for row in (*stats["queues"], *stats["log_groups"]):
+        reasons.update(row["decisions"])
+        reasons.update({f"unreadable: {reason}": count for reason, count in row["unreadable"].items()})
+    if reasons:
+        table("decisions", ("why", "packets"), reasons.most_common())
     cache, latency, learning = stats["cache"], stats["latency_us"], stats["learning"]
     lines = [
         ("cache", f"{cache['size']} of {cache['capacity']}, {cache['hits']} hits, {cache['misses']} misses"),

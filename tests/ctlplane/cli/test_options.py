@@ -76,3 +76,9 @@ def test_nothing_that_a_terminal_obeys_is_printed(text: str) -> None:
         say(text)
         table("", ("what",), [(text,)])
     assert all(line.isprintable() for line in out.getvalue().split("\n"))
+
+
+def test_a_misused_command_says_so_in_json_where_that_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["flows", "list", "--port", "x", "--json"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert (told["exit"], told["error"]) == (2, "argument --port: 'x' is not a whole number")
