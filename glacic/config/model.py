@@ -25,7 +25,7 @@ DROP_FORWARD = "DROP_FORWARD"
 
 # Two numbers of firewall/claims.py, repeated because config imports nothing of ours; a test compares them.
 RESERVED_CT_MARK = 0x00C0_0000  # connection mark bits that are taken (CT_FAIL_OPEN, CT_INSPECT): not for offload_mark
-MAX_LEARNING_POLICIES = (1 << 14) - 1  # what the packet mark can number
+MAX_LEARNING_POLICIES = 63 << 8  # what the packet mark can number
 
 
 class Action(StrEnum):

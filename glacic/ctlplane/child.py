@@ -19,7 +19,7 @@ from glacic.errors import GlacicError
 
 START_S = 300.0  # until the first heartbeat: an emulated machine imports slowly, and nothing waits on it but the start
 LOOK_S = 0.5  # how often it is looked at
-HUNG_S = 5.0  # silence for longer than this is a hung worker (it beats twice a second)
+HUNG_S = 5.0  # silence for longer than this is a hung worker (it beats twice a second), and it is ended
 STOP_S = 30.0  # for a clean stop: the last transaction and the last elements
 _LINE = 1 << 28  # bytes; settings with thousands of policies are one line, and both ends are ours
 
@@ -34,8 +34,10 @@ class Worker:
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._ended: asyncio.Task[int] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._silent_looks = 0
         self._spoken = False
+        self.hung = False  # whether it was ended because it hung
         self.trouble = ""  # what does not work, as of the last heartbeat
         self.learning = False  # whether any policy learns, as of the last heartbeat
 
@@ -60,14 +62,7 @@ class Worker:
         reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
         self._reading = asyncio.create_task(self._read(reader))
         self._ended = asyncio.create_task(self._process.wait())
-
-    def hung(self) -> bool:
-        """To be asked every LOOK_S: whether nothing was heard for longer than a healthy worker is ever silent.
-
-        Looks are counted, and not the clock: time in which this process stood still itself says nothing of the worker.
-        """
-        self._silent_looks += 1
-        return self._silent_looks * LOOK_S > (HUNG_S if self._spoken else START_S)
+        self._looking = asyncio.create_task(self._end_when_hung())
 
     async def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the end of the process; its exit status, negative for a signal. None where it lives on."""
@@ -111,8 +106,21 @@ class Worker:
         """Let go of the socket of a worker that has ended."""
         if self._writer is not None:
             self._writer.close()
-        if self._reading is not None:
-            await asyncio.gather(self._reading, return_exceptions=True)
+        for task in (self._reading, self._looking):
+            if task is not None:
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _end_when_hung(self) -> None:
+        """End it when nothing was heard for longer than a healthy worker is ever silent; whoever waits for an answer is
+        told so.
+
+        Looks are counted, and not the clock: time in which this process stood still itself says nothing of the worker.
+        """
+        while await self.wait(LOOK_S) is None:
+            self._silent_looks += 1
+            if self._silent_looks * LOOK_S > (HUNG_S if self._spoken else START_S):
+                self.hung = True
+                self.kill()
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:

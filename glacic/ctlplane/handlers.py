@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from glacic.ctlplane.elements import KernelSets
@@ -101,14 +102,14 @@ class Handlers:
         chosen = flow_filter(args.get("filters") or {})
         after, limit = _number(args, "after", 0), min(_number(args, "limit", MAX_PAGE), MAX_PAGE)
         if not after:
-            await self._service.worker.call("sync")  # what was just learned, and what the kernel counted
+            await self._sync()
         flows = await self._read(lambda store: store.list(chosen, after_id=after, limit=limit))
         following = flows[-1].id if len(flows) == limit and flows else None
         return {"flows": [flow_dict(flow) for flow in flows], "next": following}
 
     async def flows_show(self, args: dict[str, Any], _who: str) -> dict[str, Any]:
         """One flow, the addresses it was seen from, and every change of its state."""
-        await self._service.worker.call("sync")
+        await self._sync()
         flow = await self._find(args.get("flow"))
 
         def details(store: Store) -> tuple[list[bytes], list[Transition]]:
@@ -163,6 +164,11 @@ class Handlers:
         """Off for some policies or all."""
         result: dict[str, Any] = await self._service.change("learn", on=False, policies=_names(args), who=who)
         return result
+
+    async def _sync(self) -> None:
+        """What was just learned, and what the kernel counted; without a worker, what the database has."""
+        with suppress(GlacicError):
+            await self._service.worker.call("sync")
 
     async def _find(self, name: Any) -> Flow:
         """The flow of an id or a key. Raises UnknownFlow."""

@@ -11,7 +11,8 @@ from glacic.config.model import Config
 from glacic.config.policies import label, learning_policies
 from glacic.ctlplane.elements import KernelSets
 from glacic.ctlplane.settings import settings_of
-from glacic.firewall.apply import apply, prepare
+from glacic.errors import GlacicError
+from glacic.firewall.apply import apply, prepare, unload
 from glacic.firewall.compile import compile_config
 from glacic.firewall.learned import LearnedSets
 from glacic.firewall.nft import Libnftables
@@ -19,7 +20,7 @@ from glacic.learning.store import Store
 
 
 def apply_offline(config: Config, state_dir: Path) -> None:
-    """Put a configuration in force. Raises KernelRefused, StoreError; then the chains in force are what they were."""
+    """Put a configuration in force. Raises KernelRefused, StoreError; then what is in force is what it was."""
     path = Path(settings_of(config, (), state_dir).database)
     if not path.exists():
         _apply(config, None)
@@ -32,10 +33,16 @@ def _apply(config: Config, store: Store | None) -> None:
     policies = learning_policies(config, store.numbers() if store is not None else None)
     numbers = {label(policy.name, policy.identity): policy.number for policy in policies}
     nft = Libnftables()
-    prepare(nft)
-    sets = LearnedSets(nft, KernelSets(), policies)
-    stored = store.elements() if store is not None else ()
-    sets.reconcile((key, state.value) for key, state in stored)
-    apply(nft, compile_config(config, running=numbers, shapes=sets.shapes()))
+    found = nft.inventory()
+    try:
+        prepare(nft)
+        sets = LearnedSets(nft, KernelSets(), policies)
+        stored = store.elements() if store is not None else ()
+        sets.reconcile((key, state.value) for key, state in stored)
+        apply(nft, compile_config(config, running=numbers, shapes=sets.shapes()))
+    except GlacicError:
+        if found is None:
+            unload(nft)  # no table of its own making is left
+        raise
     if store is not None:
         store.save_numbers(numbers)

@@ -60,6 +60,7 @@ class Parts:
         self.lost = False  # whether the kernel's sets are known to be gone, and not back yet; the mapper's thread's
         self._holder: Holder | None = None
         self._readers: Readers | None = None
+        self._closing = False
         self.writer.start()
 
     @property
@@ -131,13 +132,14 @@ class Parts:
 
     def dead_threads(self) -> list[str]:
         """Those that ended although nobody closed them."""
-        if self._readers is None:
+        if self._readers is None or self._closing:
             return []
         threads = (self.mapper, self.journal, self.upkeep)
         return [*self._readers.names_of_ended(), *(thread.name for thread in threads if not thread.is_alive())]
 
     def close(self) -> None:
         """In the order of the packet's road: nothing comes in, then everything goes out."""
+        self._closing = True
         if self._readers is not None:
             self._readers.close()
             self.upkeep.stop(MAP_S)

@@ -1,7 +1,8 @@
 """The readers of one worker: which queues and log groups are open, each with a thread of its own.
 
     open     what the new settings need and is not open yet; it answers at once
-    keep     close what the settings in force do not need
+    keep     close what the settings in force do not need; a queue that one of the two rulesets reads and the other
+             has as its sink changes sides in open() or here
     names    the threads that have ended although nobody closed them: the worker cannot go on without them
 
 Refuses to know what a reader does with a packet.
@@ -48,6 +49,7 @@ class Readers:
         """Open what is missing for these settings. Raises KernelRefused; what was opened before that stays open."""
         for number in settings.queues:
             if number not in self._queues:
+                self._close_sink(number)  # the old ruleset's: what it holds back is decided until it is gone
                 reader = QueueReader(
                     number, self._holder, fail_open=settings.queue_full_open, on_trouble=self._on_trouble
                 )
@@ -57,8 +59,8 @@ class Readers:
                 self._groups[number] = self._start(
                     f"log group {number}", LogReader(number, self._holder, on_trouble=self._on_trouble)
                 )
-        if settings.sink is not None and settings.sink not in self._sinks:
-            self._sinks[settings.sink] = SinkQueue(settings.sink).open()
+        if settings.sink not in self._queues:  # keep() opens it there, once the old ruleset is gone
+            self._open_sink(settings.sink)
         if settings.queues and self._truth is None:
             self._truth = QueueTruth()
 
@@ -69,7 +71,8 @@ class Readers:
         for number in set(self._groups) - set(settings.groups):
             self._stop(self._groups.pop(number))
         for number in set(self._sinks) - {settings.sink}:
-            self._sinks.pop(number).close()
+            self._close_sink(number)
+        self._open_sink(settings.sink)
         for running in self._queues.values():
             if isinstance(running.reader, QueueReader):
                 running.reader.set_fail_open(settings.queue_full_open)
@@ -82,7 +85,9 @@ class Readers:
             running.thread.join(STOP_S)
         for sink in self._sinks.values():
             sink.close()
-        self._queues, self._groups, self._sinks = {}, {}, {}
+        if self._truth is not None:
+            self._truth.close()
+        self._queues, self._groups, self._sinks, self._truth = {}, {}, {}, None
 
     def pass_boundary(self) -> None:
         """Wait until no packet is being answered that was being answered when this was called; not for long."""
@@ -123,6 +128,15 @@ class Readers:
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         return _Running(reader, thread)
+
+    def _open_sink(self, number: int | None) -> None:
+        if number is not None and number not in self._sinks:
+            self._sinks[number] = SinkQueue(number).open()
+
+    def _close_sink(self, number: int) -> None:
+        sink = self._sinks.pop(number, None)
+        if sink is not None:
+            sink.close()
 
     def _stop(self, running: _Running) -> None:
         running.reader.stop()

@@ -16,7 +16,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from glacic.learning.store import Store
 _log = logs.logger("service")
 
 BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)  # before the n-th new worker in a row that did not last
+LASTED_S = 10.0
 
 
 def run(*, config_path: Path, state_dir: Path, socket_path: Path, apply_ruleset: bool) -> int:
@@ -156,15 +157,24 @@ class Service:
             if self.applies:
                 ruleset = compile_config(config, running=_numbers(settings.policies), shapes=_shapes(shapes))
                 await asyncio.to_thread(apply, self.nft, ruleset)
-        except GlacicError:
-            with suppress(GlacicError):  # a worker that has gone has nothing to abort; what was wrong is raised
-                await self.worker.call("abort")
+        except Exception:
+            await self._finish("abort")  # what was wrong is raised
             raise
-        self.worker.learning = await self.worker.call("commit")
+        self.worker.learning = await self._finish("commit")
         self.applied = self.applies
         self.config, self.settings = config, settings
         if self.store is None:
             self.store = Store.open(Path(settings.database), read_only=True)
+
+    async def _finish(self, how: str) -> Any:
+        """The second half of a reload. A worker that cannot do it is between two rulesets, and is replaced."""
+        try:
+            return await self.worker.call(how)
+        except GlacicError as error:
+            self.worker.kill()
+            if how == "commit":
+                raise
+            _log.error("the worker cannot go back to what is in force, and is ended", error=str(error))
 
     def _settings(self, config: Config) -> Settings:
         """Settings whose policies keep the numbers that the ruleset in force gave them.
@@ -179,28 +189,22 @@ class Service:
         return settings_of(config, learning_policies(config, running), self.state_dir)
 
     async def _watch(self) -> None:
-        """End a worker that hangs, and replace one that ended, for as long as the service runs."""
-        failures = 0
+        """Replace a worker that ended, for as long as the service runs."""
+        loop, short_lived = asyncio.get_running_loop(), 0
         while True:
-            if not await self._worker_lives():
+            born = loop.time()
+            status = await self.worker.wait()
+            if loop.time() - born >= LASTED_S:
+                short_lived = 0
+            if self.state == "running":  # else it says why there is no new one
+                silent = f"the worker was silent for {child.HUNG_S:g} s and was ended"
+                self._set_state("degraded", silent if self.worker.hung else f"the worker ended with status {status}")
                 _log.error("worker ended", reason=self.reason)
-                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-                failures = 0 if await self._replace_worker() else failures + 1
+            await asyncio.sleep(BACKOFF_S[min(short_lived, len(BACKOFF_S) - 1)])
+            short_lived += 1
+            await self._replace_worker()
 
-    async def _worker_lives(self) -> bool:
-        """False once the worker has ended; a hung one is ended here. True after a while of watching."""
-        status = await self.worker.wait(child.LOOK_S)
-        if status is not None:
-            self._set_state("degraded", f"the worker ended with status {status}")
-            return False
-        if not self.worker.hung():
-            return True
-        self.worker.kill()
-        await self.worker.wait()
-        self._set_state("degraded", f"the worker was silent for {child.HUNG_S:g} s and was ended")
-        return False
-
-    async def _replace_worker(self) -> bool:
+    async def _replace_worker(self) -> None:
         async with self._changing:
             try:
                 await self.worker.close()
@@ -212,10 +216,9 @@ class Service:
                 self._set_state("degraded", str(error))
                 _log.error("worker not replaced", error=str(error))
                 self.worker.kill()
-                return False
+                return
             self._set_state("running")
             _log.info("worker replaced", worker=self.worker.pid)
-            return True
 
     async def _stop(self) -> None:
         """A clean stop: what was learned is written, the ruleset stays as it is."""

@@ -30,12 +30,18 @@ class Upkeep(threading.Thread):
         self._took_s = 0.0
 
     def count_now(self, if_within_s: float) -> None:
-        """Read the counters now, unless the last reading took longer than `if_within_s`. Raises GlacicError."""
-        with self._counting:
-            if self._took_s <= if_within_s:
-                began = time.monotonic()
-                self._count()
-                self._took_s = time.monotonic() - began
+        """Read the counters now, unless the last reading took longer than `if_within_s`, or one that is under way does.
+
+        Raises GlacicError.
+        """
+        if self._took_s > if_within_s or not self._counting.acquire(timeout=min(if_within_s, threading.TIMEOUT_MAX)):
+            return
+        try:
+            began = time.monotonic()
+            self._count()
+            self._took_s = time.monotonic() - began
+        finally:
+            self._counting.release()
 
     def stop(self, timeout_s: float) -> None:
         """End soon."""

@@ -40,6 +40,7 @@ class Workshop:
         self._settings: Settings | None = None  # in force
         self._next: Settings | None = None  # prepared
         self._parts: Parts | None = None
+        self._saves_numbers = False  # whether the ruleset in the kernel is ours to number
 
     @property
     def _running(self) -> Parts:
@@ -56,8 +57,8 @@ class Workshop:
             self._parts = Parts(settings)
         parts = self._parts
         parts.adopt(settings, beside=self._settings)
-        if save_numbers:
-            parts.writer.save_numbers({label(p.name, p.identity): p.number for p in settings.policies})
+        self._saves_numbers = save_numbers
+        self._save_numbers(settings)
         self._next = settings
         parts.mapper.hold(MAP_S)
         return {name: [list(shape) for shape in shapes] for name, shapes in parts.sets.shapes().items()}
@@ -78,6 +79,7 @@ class Workshop:
         if self._settings is not None:
             self._running.adopt(self._settings, beside=None)
             self._running.settle(self._settings)
+            self._save_numbers(self._settings)
 
     def set_state(
         self, keys: list[list[Any]], state: str | None, who: str, keep_connections: bool
@@ -177,6 +179,10 @@ class Workshop:
         """A clean end: nobody listens, everything that was learned is written and in the kernel."""
         if self._parts is not None:
             self._parts.close()
+
+    def _save_numbers(self, settings: Settings) -> None:
+        if self._saves_numbers:
+            self._running.writer.save_numbers({label(p.name, p.identity): p.number for p in settings.policies})
 
     def _learning(self, parts: Parts, now_ns: int) -> dict[str, Any]:
         rows = [

@@ -22,12 +22,13 @@ OFFLOAD = 0x0001_0000  # the whole field, in an answer: the packet window of thi
 #                       can name no policy, and REJECT is not in it, so it is no other answer
 _NUMBER_LOW = 0x003F_0000  # in the packet mark: the number of the policy that asks
 _NUMBER_HIGH = 0xFF00_0000  # ... and its upper bits, where there are more than 63
-_LOW_BITS = 6
+_LOW_NUMBERS = 63  # that the lower bits can name: never 0, which is a packet window's, also where a reload that makes
+#                    the field narrower has the upper bits not read
 
 CT_FAIL_OPEN = 0x0080_0000  # in the connection mark: a fail mode let this connection in
 CT_INSPECT = 0x0040_0000  # in the connection mark: accepted, and still sent through the queue (packet_window)
 
-MAX_POLICIES = (1 << 14) - 1  # what both halves of the number can name
+MAX_POLICIES = _LOW_NUMBERS << 8  # what both halves of the number can name
 
 FAIL_OPEN_COUNTER = "fail_open"  # named counter: packets that a fail mode let through
 
@@ -35,14 +36,15 @@ FAIL_OPEN_COUNTER = "fail_open"  # named counter: packets that a fail mode let t
 def field(highest_number: int) -> int:
     """The bits of the packet mark that the hook uses when policies are numbered up to `highest_number`."""
     low = ASKED | REJECT | _NUMBER_LOW
-    return low | _NUMBER_HIGH if highest_number >> _LOW_BITS else low
+    return low | _NUMBER_HIGH if highest_number > _LOW_NUMBERS else low
 
 
 def mark_of(number: int) -> int:
     """The packet mark that asks for policy `number` (1..MAX_POLICIES)."""
     if not 0 < number <= MAX_POLICIES:
         raise ValueError(f"policy number {number} is not in 1..{MAX_POLICIES}")
-    return ASKED | (number & 0x3F) << 16 | (number >> _LOW_BITS) << 24
+    high, low = divmod(number - 1, _LOW_NUMBERS)
+    return ASKED | (low + 1) << 16 | high << 24
 
 
 def number_in(mark: int, highest_number: int) -> int:
@@ -50,7 +52,7 @@ def number_in(mark: int, highest_number: int) -> int:
     if not mark & ASKED:
         return 0
     low = (mark & _NUMBER_LOW) >> 16
-    return low | ((mark & _NUMBER_HIGH) >> 24) << _LOW_BITS if highest_number >> _LOW_BITS else low
+    return low + _LOW_NUMBERS * (mark >> 24) if low and highest_number > _LOW_NUMBERS else low
 
 
 def sink_queue(log_group: int, queues: int) -> int:

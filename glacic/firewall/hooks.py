@@ -153,9 +153,12 @@ class Hooks:
 
     def _allowed(self) -> Chain:
         if self._window:
-            mark = Rule(f"ct mark set ct mark | {_hex(claims.CT_INSPECT)}")
+            offload = self._settings.offload_mark
+            # A connection that nobody answers stays "new", and comes here with every packet.
+            seen = Rule(f"ct mark & {_hex(offload)} == {_hex(offload)} accept", "The engine has seen enough of it")
+            mark = Rule(f"ct mark set ct mark | {_hex(claims.CT_INSPECT)}", apart=True)
             note = "A learned flow that is allowed; the engine sees the first packets of each connection"
-            return Chain(ALLOW_CHAIN, (mark, Rule(f"goto {_INSPECT}")), note=note)
+            return Chain(ALLOW_CHAIN, (seen, mark, Rule(f"goto {_INSPECT}")), note=note)
         return Chain(ALLOW_CHAIN, (Rule("accept"),), note="A learned flow that is allowed")
 
     def _answered(self) -> Chain:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from glacic.config.load import load
+from glacic.ctlplane import offline
+from glacic.errors import KernelRefused
 from glacic.lab import traffic
 from glacic.lab.home import LAPTOP_MAC, SERVER, Home, home
 from glacic.lab.service import Glacic
@@ -60,6 +63,20 @@ def test_an_invalid_file_changes_nothing(lab: Home, tmp_path: Path) -> None:
     glacic = Glacic(lab.router, tmp_path, CONFIG + 'zone "lan" {}\n')
     refused = glacic.cli("apply", check=False)
     assert refused.returncode == 1
+    assert lab.router.run(["nft", "list", "ruleset"]).stdout == ""
+
+
+def test_a_ruleset_that_the_kernel_refuses_leaves_no_table(
+    lab: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise KernelRefused("line 1: no")
+
+    monkeypatch.setattr(offline, "apply", refuse)
+    path = tmp_path / "glacic.hcl"
+    path.write_text(CONFIG)
+    with pytest.raises(KernelRefused):
+        lab.router.call(offline.apply_offline, load(path), tmp_path)
     assert lab.router.run(["nft", "list", "ruleset"]).stdout == ""
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from glacic.config.load import load
 from glacic.config.policies import learning_policies
+from glacic.ctlplane.child import Worker
 from glacic.ctlplane.service import Service
 from glacic.errors import GlacicError
 from glacic.firewall.nft import FakeNft
@@ -278,3 +281,69 @@ def test_a_table_that_somebody_else_loads_is_numbered_as_show_numbers_it(tmp_pat
     shown = {policy.name: policy.number for policy in learning_policies(load(path))}
     assert shown["lan_wan"] != before["lan_wan"]
     assert after["lan_wan"] == (before if applies else shown)["lan_wan"]
+
+
+class Refusing:
+    """A worker that refuses one request, and answers the others with nothing."""
+
+    def __init__(self, refuses: str) -> None:
+        self.refuses = refuses
+        self.asked: list[str] = []
+        self.killed = False
+
+    async def call(self, do: str, **_: Any) -> Any:
+        self.asked.append(do)
+        if do == self.refuses:
+            raise GlacicError(f"cannot {do}")
+        return {}
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+@pytest.mark.parametrize(
+    ("refuses", "kernel", "asked", "said"),
+    [
+        ("prepare", (), ["prepare", "abort"], "cannot prepare"),
+        ("", ("chain",), ["prepare", "abort"], "refused"),
+        ("abort", ("chain",), ["prepare", "abort"], "refused"),
+        ("commit", (), ["prepare", "commit"], "cannot commit"),
+    ],
+)
+def test_a_worker_that_is_left_between_two_rulesets_is_ended(
+    tmp_path: Path, refuses: str, kernel: tuple[str, ...], asked: list[str], said: str
+) -> None:
+    path = tmp_path / "glacic.hcl"
+    path.write_text(CONFIG)
+    service = Service(load(path), tmp_path, tmp_path / "glacic.sock", FakeNft(refuses=kernel), True)
+    before, worker = service.config, Refusing(refuses)
+    service.state, service.worker = "running", cast(Worker, worker)
+    with pytest.raises(GlacicError, match=said):
+        asyncio.run(service.reload("user root"))
+    assert (worker.asked, worker.killed) == (asked, refuses in ("abort", "commit"))
+    assert service.config is before
+
+
+def test_a_worker_that_never_lasts_is_replaced_more_and_more_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "glacic.hcl"
+    path.write_text(CONFIG)
+    service = Service(load(path), tmp_path, tmp_path / "glacic.sock", FakeNft(), True)
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 7:
+            raise asyncio.CancelledError
+
+    async def replace_worker() -> None:
+        service.state = "running"
+
+    monkeypatch.setattr("glacic.ctlplane.service.asyncio.sleep", sleep)
+    monkeypatch.setattr(service, "_replace_worker", replace_worker)
+    service.state = "running"
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(service._watch())  # its worker has ended already
+    assert slept == [0.0, 1.0, 2.0, 5.0, 10.0, 10.0, 10.0]
+    assert (service.state, service.reason) == ("degraded", "the worker ended with status 0")

@@ -31,6 +31,23 @@ def test_counters_that_take_long_to_read_are_left_to_their_turn() -> None:
     assert len(readings) == 1
 
 
+def test_who_asks_does_not_wait_for_a_long_reading() -> None:
+    reading, finish = threading.Event(), threading.Event()
+
+    def count() -> None:
+        reading.set()
+        assert finish.wait(10)
+
+    upkeep = Upkeep(count=count, expire=nothing, check=nothing)
+    long = threading.Thread(target=upkeep.count_now, args=(float("inf"),))
+    long.start()
+    assert reading.wait(10)
+    upkeep.count_now(0.01)
+    assert long.is_alive()
+    finish.set()
+    long.join(10)
+
+
 def test_old_flows_are_forgotten_at_the_start_and_a_failure_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = threading.Semaphore(0)
 

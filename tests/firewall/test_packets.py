@@ -518,6 +518,16 @@ class TestBehindTheHook:
         inspected = place.router.run(["conntrack", "-L", "--mark", "0x400000/0x400000"]).stdout
         assert "dport=446" in inspected
 
+    def test_a_connection_that_nobody_answers_leaves_its_packet_window_too(
+        self, place: Place, inline: Callable
+    ) -> None:
+        loaded = inline("counter meta mark set meta mark & 0xff00ffff | 0x00010000 accept", "packet_window = 1")
+        learn(place, loaded, ("DROP_FORWARD", mac(LAPTOP_MAC), 17, 448, b""), True)
+        for _ in range(3):
+            assert udp(place.laptop, place.server, "192.0.2.2", 448, source_port=4480) == "open"
+        shown = place.router.run(["nft", "list", "chain", "inet", "glacic", "inspect"]).stdout
+        assert "counter packets 1 " in shown
+
     def test_the_end_of_a_packet_window_offloads_the_connection_and_spares_routing_marks(
         self, place: Place, inline: Callable
     ) -> None:

@@ -82,6 +82,7 @@ def fill_the_queue() -> None:
 def test_killed_under_traffic_the_service_leaves_what_fail_mode_says(lab: Home, tmp_path: Path, mode: str) -> None:
     with running(lab, tmp_path, f'  fail_mode = "{mode}"') as glacic:
         flood = lab.laptop.popen(["bash", "-c", f"while :; do echo x > /dev/udp/{SERVER}/{LEARNED}; done"])
+        glacic.wait("under traffic", lambda: glacic.flows(protocol="udp", port=LEARNED, state="allowed"))
         glacic.kill()
         lab.laptop.end(flood)
         for server in (SERVER, SERVER_6):

@@ -1,0 +1,88 @@
+"""What a worker has: how learning is switched survives a refused reload, and a clean end is no accident."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from glacic.config.model import Config, RuleLearning
+from glacic.ctlplane.parts import Parts
+from glacic.ctlplane.settings import Settings, settings_of
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    learning = RuleLearning(enabled=False, learning_mode=True)  # nothing to be read, and nothing for the kernel
+    return settings_of(Config(path=tmp_path / "glacic.hcl", rule_learning=learning), (), tmp_path)
+
+
+@pytest.fixture
+def parts(settings: Settings) -> Iterator[Parts]:
+    parts = Parts(settings)
+    yield parts
+    parts.close()
+
+
+def in_force(parts: Parts, settings: Settings) -> None:
+    parts.adopt(settings, beside=None)
+    parts.settle(settings)
+
+
+def switch_off(parts: Parts) -> None:
+    parts.save(parts.engine.learn_off([], "user root", time.time_ns()))
+
+
+def learns(parts: Parts) -> bool:
+    return parts.engine.switch.is_on("lan_wan", time.time_ns())
+
+
+def test_a_heartbeat_before_there_is_an_engine_is_no_failure(parts: Parts) -> None:
+    assert parts.learning_on() is False
+
+
+def test_a_refused_reload_leaves_learning_as_it_was_switched(parts: Parts, settings: Settings) -> None:
+    in_force(parts, settings)
+    switch_off(parts)
+    parts.adopt(replace(settings, learning_mode=False), beside=settings)
+    in_force(parts, settings)  # an abort
+    assert not learns(parts)
+    parts.writer.flush()
+    saved = parts.store.learning()
+    assert saved is not None
+    assert (saved.file_mode, [row.on for row in saved.rows]) == (True, [False])
+
+
+def test_a_reload_with_another_learning_mode_switches_everything(parts: Parts, settings: Settings) -> None:
+    in_force(parts, settings)
+    switch_off(parts)
+    for mode in (False, True):
+        changed = replace(settings, learning_mode=mode)
+        in_force(parts, changed)
+    assert learns(parts)
+    parts.writer.flush()
+    saved = parts.store.learning()
+    assert saved is not None
+    assert [row.who for row in saved.rows] == ["file"]
+
+
+def test_threads_that_end_in_a_clean_end_are_not_missed(
+    parts: Parts, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a heartbeat at the wrong moment ends the worker before its last transaction."""
+    in_force(parts, settings)
+    missed: list[list[str]] = []
+    close: Callable[[float], None] = parts.writer.close
+
+    def closing(timeout_s: float) -> None:
+        assert not parts.upkeep.is_alive()
+        missed.append(parts.dead_threads())
+        close(timeout_s)
+
+    monkeypatch.setattr(parts.writer, "close", closing)
+    parts.close()
+    monkeypatch.undo()
+    assert missed == [[]]
