@@ -1,10 +1,11 @@
 """The control process: load, compile, apply, start and watch the worker, answer people. All wiring is here.
 
-A start, in order: configuration; state directory, lock and socket; the table with what was learned; the worker, with
-its queues and log groups bound; then the chains, and with them the hooks, in one transaction; then READY=1. No packet
-meets a hook before its reader is there, and none is decided by half a ruleset. A reload goes the same way: what the
-new ruleset needs is opened first, what the old one needed is closed last, and a failure in between leaves everything
-as it was.
+A start, in order: configuration; state directory, lock and socket; the table; the worker, which binds its queues and
+log groups (where another service has them, it stops here, before it touches that one's sets) and fills the learned
+sets; then the chains, and with them the hooks, in one transaction; then READY=1. No packet meets a hook before its
+reader and what was learned are there, and none is decided by half a ruleset. A reload goes the same way: what the new
+ruleset needs is opened first, what the old one needed is closed last, and a failure in between leaves everything as it
+was.
 
 Refuses to look at packets: the worker does, in a process of its own.
 """

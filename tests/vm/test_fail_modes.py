@@ -96,7 +96,7 @@ def test_killed_under_traffic_the_service_leaves_what_fail_mode_says(lab: Home, 
         glacic.start()
         assert [flow["state"] for flow in glacic.flows(source=LAPTOP_MAC, protocol="tcp", port=LEARNED)] == ["allowed"]
         assert glacic.flows(port=NEW) == []  # what a fail mode let in is not learned
-        assert fail_open(glacic) == (2 if mode == "open" else 0)
+        assert (fail_open(glacic) >= 2) if mode == "open" else (fail_open(glacic) == 0)
 
 
 @pytest.mark.parametrize("full", ["closed", "open"])
