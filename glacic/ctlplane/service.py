@@ -17,7 +17,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,8 @@ class Service:
         """A clean stop: what was learned is written, the ruleset stays as it is."""
         self._set_state("stopping")
         sdnotify.notify("STOPPING=1")
+        with suppress(TimeoutError):  # a reload that is under way comes to its end first, and nobody begins another
+            await asyncio.wait_for(self._changing.acquire(), child.STOP_S)
         await self.worker.stop()
         await self.worker.close()
         await self._server.close()

@@ -122,22 +122,22 @@ class Glacic:
         self.wait("gone", lambda: not worker.exists() or _is_gone((worker / "status").read_text()))
 
     def stop(self) -> None:
-        """SIGTERM, a clean stop; the ruleset stays."""
-        if self.process is not None:
-            self._end(signal.SIGTERM)
+        """SIGTERM, a clean stop; the ruleset stays. Raises LabError, with the log, where it was not clean."""
+        if self.process is not None and self._end(signal.SIGTERM) != 0:
+            raise LabError(f"the service did not stop cleanly:\n{self.log.read_text()[-4000:]}")
 
     def reload(self, config: str) -> None:
         """Another configuration, in force when this returns. Raises GlacicError where it is refused."""
         self.configure(config)
         self.call("reload")
 
-    def _end(self, number: int) -> None:
+    def _end(self, number: int) -> int:
         if self.process is None:
             raise GlacicError("the service was not started")
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            self.process.wait(PATIENCE_S)
+            return self.process.wait(PATIENCE_S)
         finally:
             self.host.end(self.process)
             self.process = None

@@ -219,6 +219,19 @@ def test_a_stop_leaves_the_ruleset_and_a_new_start_misses_nothing(lab: Home, tmp
         assert other.laptop.call(traffic.tcp, SERVER, 8011, timeout_s=PATIENT_S).ok
 
 
+def test_a_stop_lets_a_reload_that_is_under_way_come_to_its_end(tmp_path: Path) -> None:
+    with home() as other, other.server.call(traffic.Echo, [8016]):
+        with Glacic(other.router, tmp_path, CONFIG) as glacic:
+            assert other.laptop.call(traffic.tcp, SERVER, 8016, timeout_s=PATIENT_S).ok
+            assert glacic.process is not None
+            reload = other.router.popen(glacic.command("reload"))
+            os.kill(glacic.process.pid, signal.SIGTERM)
+            assert glacic.process.wait(PATIENT_S) == 0
+            assert other.router.end(reload) in {0, 3, -signal.SIGTERM}  # it came to its end, or came too late
+        again = other.laptop.call(traffic.tcp, SERVER, 8016, timeout_s=PATIENT_S)
+        assert (again.ok, again.retransmits) == (True, 0)
+
+
 def test_a_log_group_of_another_program_is_said_and_nothing_is_applied(tmp_path: Path) -> None:
     with home() as other:
         code = (
