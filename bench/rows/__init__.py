@@ -1,0 +1,1 @@
+"""What is measured: each module measures some rows of docs/benchmarks.md and returns them."""
