@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 import glacic
+from glacic import native
 from glacic.lab import net, vm
 
 SOURCE = Path(__file__).resolve().parents[1] / "glacic"
@@ -38,15 +39,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _refuse_a_stale_wheel() -> None:
     if TESTED == SOURCE:
+        built = getattr(native.road, "__file__", None)
+        newest = max(path.stat().st_mtime for path in (SOURCE / "native").glob("*.[ch]"))
+        if built is not None and Path(built).stat().st_mtime < newest:
+            pytest.exit("the compiled part is older than its sources: run tools/native", returncode=4)
         return
-    sources = {path.relative_to(SOURCE) for path in SOURCE.rglob("*.py")}
-    installed = {path.relative_to(TESTED) for path in TESTED.rglob("*.py")}
+    sources = _sources(SOURCE)
+    installed = _sources(TESTED)
     if sources != installed or not all(filecmp.cmp(SOURCE / name, TESTED / name, shallow=False) for name in sources):
         pytest.exit(f"the glacic in {TESTED} is not this source tree's: run make setup", returncode=4)
 
 
+def _sources(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for ending in ("py", "pyi", "c", "h") for path in folder.rglob(f"*.{ending}")}
+
+
 def pytest_report_header() -> str:
-    return f"glacic {glacic.__version__}: {'the source tree' if TESTED == SOURCE else f'the wheel, in {TESTED}'}"
+    tested = "the source tree" if TESTED == SOURCE else f"the wheel, in {TESTED}"
+    return f"glacic {glacic.__version__}: {tested}, {'compiled' if native.road is not None else 'in Python alone'}"
 
 
 @pytest.fixture(autouse=True)

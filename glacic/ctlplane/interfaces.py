@@ -1,7 +1,8 @@
 """Road 2, beside the inline reader: whether a packet came in on an interface of Ethernet type.
 
-Asked by number, because names change; the answer is kept for a second, because a number may come back as another
-interface. Belongs to the network namespace of the thread that makes it. Only one thread may use one.
+Asked by number, because names change; the answer is kept for half a second, and for as long in the compiled loop,
+because a number may come back as another interface. Belongs to the network namespace of the thread that makes it. Only
+one thread may use one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 
 from glacic.ctlplane.netlink import ARPHRD_ETHER
 
-KEPT_S = 1.0
+KEPT_S = 0.5
 MAX_KEPT = 4096  # more interfaces than this, and all are asked for again
 
 _SIOCGIFNAME, _SIOCGIFHWADDR = 0x8910, 0x8927  # linux/sockios.h

@@ -33,7 +33,7 @@ _NFULA_MARK, _NFULA_HWADDR, _NFULA_PAYLOAD, _NFULA_PREFIX, _NFULA_SEQ, _NFULA_HW
 
 # linux/netfilter/nfnetlink_queue.h
 NFQNL_MSG_CONFIG = NFNL_SUBSYS_QUEUE | 2
-NFQNL_CFG_CMD_BIND, NFQNL_COPY_META = 1, 1
+NFQNL_CFG_CMD_BIND, NFQNL_COPY_META, NFQNL_COPY_PACKET = 1, 1, 2
 NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_F_GSO = 1, 4
 _NFQA_CFG_CMD, _NFQA_CFG_PARAMS, _NFQA_CFG_QUEUE_MAXLEN, _NFQA_CFG_MASK, _NFQA_CFG_FLAGS = range(1, 6)
 
@@ -178,6 +178,11 @@ def nflog_bind(group: int) -> bytes:
     return _nflog(group, attribute(_NFULA_CFG_CMD, bytes([NFULNL_CFG_CMD_BIND])))
 
 
+def nflog_wait_for(group: int, packets: int) -> bytes:
+    """Have the kernel collect so many packets before it sends them."""
+    return _nflog(group, attribute(_NFULA_CFG_QTHRESH, _U32.pack(packets)))
+
+
 def nflog_configure(group: int, *, copy_range: int, batch: int, timeout_ms: int, buffer: int) -> bytes:
     """Send `copy_range` bytes of each packet, up to `batch` packets or `buffer` bytes at once.
 
@@ -202,12 +207,17 @@ def logged(body: bytes) -> Logged:
     found = attributes(body, _NFGEN_LENGTH)
     sequence = found.get(_NFULA_SEQ, b"")
     return Logged(
-        prefix=found.get(_NFULA_PREFIX, b"").rstrip(b"\0").decode(errors="replace"),
+        prefix=text(found.get(_NFULA_PREFIX, b"")),
         payload=found.get(_NFULA_PAYLOAD, b""),
         mark=_number(found, _NFULA_MARK),
         mac=_mac(found),
         sequence=_U32.unpack(sequence)[0] if len(sequence) == _U32.size else None,
     )
+
+
+def text(raw: bytes) -> str:
+    """A string of the kernel's, which ends with a zero byte."""
+    return raw.rstrip(b"\0").decode(errors="replace")
 
 
 def _mac(found: dict[int, bytes]) -> bytes | None:
@@ -236,6 +246,15 @@ def nfqueue_flags(number: int, *, fail_open: bool) -> bytes:
 def nfqueue_bind(number: int) -> bytes:
     """Become the owner of a queue; EBUSY where it has one."""
     return _nfqueue(number, attribute(_NFQA_CFG_CMD, struct.pack("!B x H", NFQNL_CFG_CMD_BIND, AF_UNSPEC)))
+
+
+def nfqueue_configure(number: int, *, copy_range: int, max_length: int) -> bytes:
+    """Have a bound queue send so many bytes of each packet, and hold so many packets."""
+    return _nfqueue(
+        number,
+        attribute(_NFQA_CFG_PARAMS, struct.pack("!I B", copy_range, NFQNL_COPY_PACKET)),
+        attribute(_NFQA_CFG_QUEUE_MAXLEN, _U32.pack(max_length)),
+    )
 
 
 def nfqueue_shut(number: int) -> bytes:

@@ -2,7 +2,11 @@
 
 The decision changes what is known, not the packet: an allowed flow becomes an element of the kernel's sets, and the
 next try passes. The rule's prefix names the policy; where two policies share one (DROP_INPUT by MAC and by IP), the
-mark says which. Many packets come in one read, numbered, so what was lost can be counted.
+mark says which. Packets are numbered, so what was lost can be counted.
+
+The kernel collects packets and sends many in one piece. How many it waits for follows the load: one where packets are
+rare, so that a new flow is seen at once; MANY where they are not, so that reading keeps up. Where the compiled part is
+built (glacic/native/log.c), its loop does all this and answers for known flows by itself.
 """
 
 from __future__ import annotations
@@ -17,21 +21,24 @@ from typing import Any, Self
 from glacic.config.policies import LearningPolicy
 from glacic.ctlplane import netlink, nlsocket
 from glacic.ctlplane.netlink import Logged
-from glacic.ctlplane.reading import COPY_RANGE, RECEIVE_BUFFER, STOP_S, Holder, Latency, Rules, tally
+from glacic.ctlplane.reading import COPY_RANGE, RECEIVE_BUFFER, STOP_S, Holder, Latency, Rules, reasons, tally
 from glacic.errors import KernelRefused
 from glacic.firewall import claims
 from glacic.learning.flow import Why
 from glacic.learning.packet import Unknown, decode
+from glacic.native import road
 
-BATCH = 64  # packets the kernel collects before it wakes the reader
-BATCH_MS = 20  # and no longer than this: a client tries again after a second, and must find the way open then
-_BATCH_BYTES = 32_768  # room for BATCH packets with their attributes; the kernel allows 128 KiB
+MANY = 64  # packets the kernel collects under load before it wakes the reader
+WAIT_MS = 10  # and no longer than this, the least that the kernel can: a client tries again after a second
+LOOK_NS = 20_000_000  # how long packets are counted before ...
+RISE, FALL = 256, 64  # so many in that time are a load, or are none any more: 12,800 and 3,200 a second
+_MANY_BYTES = 32_768  # room for MANY packets with their attributes; the kernel allows 128 KiB
 _READ = 1 << 17  # bytes
 _SEQUENCES = 1 << 32
 
 
 class LogReader:
-    """One log group. open() binds it, run() reads until stop()."""
+    """One log group. open() binds it, run() reads until stop(). compiled: as in QueueReader."""
 
     def __init__(
         self,
@@ -39,10 +46,17 @@ class LogReader:
         holder: Holder,
         *,
         receive_buffer: int = RECEIVE_BUFFER,
+        compiled: bool | None = None,
         on_trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
+        if compiled and holder.compiled is None:
+            raise ValueError("the compiled part of glacic is not built here")
         self.group = group
-        self.latency = Latency()
+        self._compiled = compiled is not False and holder.compiled is not None
+        self._native: Any = None
+        self._latency = Latency()
+        self._waits_for = 1  # packets that the kernel collects now
+        self._seen = self._looked_ns = 0  # packets since then
         self._holder = holder
         self._receive_buffer = receive_buffer
         self._on_trouble = on_trouble
@@ -65,7 +79,7 @@ class LogReader:
             self._netlink.request(netlink.nflog_bind(self.group))
             early = self._netlink.request(
                 netlink.nflog_configure(
-                    self.group, copy_range=COPY_RANGE, batch=BATCH, timeout_ms=BATCH_MS, buffer=_BATCH_BYTES
+                    self.group, copy_range=COPY_RANGE, batch=1, timeout_ms=WAIT_MS, buffer=_MANY_BYTES
                 )
             )
             nlsocket.set_receive_timeout(self._netlink.socket, STOP_S)
@@ -78,6 +92,8 @@ class LogReader:
                 ) from None
             raise KernelRefused(f"cannot bind log group {self.group}: {nlsocket.refused(error)}") from None
         self._early = early
+        if self._compiled and road is not None:
+            self._native = road.Log(self._netlink.socket.fileno(), self.group, self._holder.compiled, self._ask)
         return self
 
     def run(self) -> None:
@@ -87,12 +103,10 @@ class LogReader:
                 return
             self._running = True
         try:
-            for datagram in self._early:
-                self._read(datagram)
-            while not self._stopping:
-                datagram = self._receive()
-                if datagram:
-                    self._read(datagram)
+            if self._native is not None:
+                self._native.run(self._early)
+            else:
+                self._run()
         except OSError as error:
             raise KernelRefused(f"cannot read log group {self.group}: {error.strerror}") from None
         finally:
@@ -102,20 +116,40 @@ class LogReader:
         """Let run() end, within STOP_S; where it has not begun, close. From any thread, any number of times."""
         with self._life:
             self._stopping = True
+            if self._native is not None:
+                self._native.stop()
             if not self._running:
                 self._netlink.close()
 
+    @property
+    def latency(self) -> Latency:
+        """How long packets took from the socket to their decision."""
+        return self._latency if self._native is None else Latency(*self._native.latency())
+
     def stats(self) -> dict[str, Any]:
         """What this reader has read. lost: numbered by the kernel and never seen. overruns: how often it said so."""
+        figures, here = {"received": self._received, "lost": self._lost, "overruns": self._overruns}, Counter[Why]()
+        if self._native is not None:
+            figures = self._native.figures()
+            here = reasons(figures.pop("by_state"))
         return {
             "num": self.group,
-            "received": self._received,
-            "lost": self._lost,
-            "overruns": self._overruns,
+            "compiled": self._native is not None,
+            **figures,
             "engine_errors": self._engine_errors,
-            "decisions": tally(self._reasons),
+            "decisions": tally(self._reasons.copy() + here),
             "unreadable": tally(self._unreadable),
         }
+
+    # ---- the loop, where it is not compiled
+
+    def _run(self) -> None:
+        for datagram in self._early:
+            self._read(datagram)
+        while not self._stopping:
+            datagram = self._receive()
+            if datagram:
+                self._read(datagram)
 
     def _receive(self) -> bytes:
         """The next datagram; empty where none came for STOP_S, or where the kernel had to throw some away."""
@@ -130,19 +164,29 @@ class LogReader:
             return b""
 
     def _read(self, datagram: bytes) -> None:
-        rules = self._holder.rules
+        came_ns, packets = time.perf_counter_ns(), 0
         for message in netlink.messages(datagram):
             if message.type != netlink.NFULNL_MSG_PACKET:
                 continue
-            began = time.perf_counter_ns()
+            packets += 1
             packet = netlink.logged(message.body)
             self._received += 1
             self._count_lost(packet.sequence)
-            try:
-                self._reasons[self._decide(packet, rules)] += 1
-            except Exception as error:  # the packet is gone; the next one may do better
-                self._trouble(f"{type(error).__name__}: {error}")
-            self.latency.add(time.perf_counter_ns() - began)
+            self._take(packet)
+            self._latency.add(time.perf_counter_ns() - came_ns)
+        self._follow_load(packets, came_ns)
+
+    def _follow_load(self, packets: int, now_ns: int) -> None:
+        self._seen += packets
+        looks = (now_ns - self._looked_ns) // LOOK_NS
+        if not looks:
+            return
+        per_look = self._seen // looks
+        self._looked_ns, self._seen = now_ns, 0
+        wanted = MANY if per_look >= RISE else 1 if per_look < FALL else self._waits_for
+        if wanted != self._waits_for:
+            self._waits_for = wanted
+            self._netlink.socket.send(netlink.nflog_wait_for(self.group, wanted))
 
     def _count_lost(self, sequence: int | None) -> None:
         if sequence is None:
@@ -150,6 +194,18 @@ class LogReader:
         if self._next is not None:
             self._lost += (sequence - self._next) % _SEQUENCES
         self._next = (sequence + 1) % _SEQUENCES
+
+    # ---- one packet
+
+    def _ask(self, prefix: bytes, payload: bytes, mark: int, mac: bytes | None) -> None:
+        """What the compiled loop does with a packet that it does not know."""
+        self._take(Logged(prefix=netlink.text(prefix), payload=payload, mark=mark, mac=mac))
+
+    def _take(self, packet: Logged) -> None:
+        try:
+            self._reasons[self._decide(packet, self._holder.rules)] += 1
+        except Exception as error:  # the packet is gone; the next one may do better
+            self._trouble(f"{type(error).__name__}: {error}")
 
     def _decide(self, logged: Logged, rules: Rules) -> Why:
         packet = decode(logged.payload)

@@ -8,15 +8,13 @@
     undecidable                   the engine failed or has no store: drop, or with `engine_error` open accept with the
                                   mark as it came: the chain behind the hook counts what still says ASKED
 
-What happens while nobody listens, or while the queue is full, the kernel decides: `bypass` in the ruleset, and the
-FAIL_OPEN flag that is set here. Refuses to know why a packet is decided as it is; the engine does.
+Packets come from one of two loops (held.py), the compiled one where it is built; that one answers for known flows by
+itself. What happens while nobody listens, or while the queue is full, the kernel decides: `bypass` in the ruleset, and
+the FAIL_OPEN flag. Refuses to know why a packet is decided as it is; the engine does.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
-import socket
 import threading
 import time
 from collections import Counter
@@ -24,11 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import netfilterqueue
-
 from glacic.ctlplane import netlink, nlsocket
+from glacic.ctlplane.held import CompiledLoop, Loop, PythonLoop
 from glacic.ctlplane.interfaces import Interfaces
-from glacic.ctlplane.reading import COPY_RANGE, RECEIVE_BUFFER, STOP_S, Holder, Latency, Rules, tally
+from glacic.ctlplane.reading import RECEIVE_BUFFER, Holder, Latency, Rules, tally
 from glacic.ctlplane.window import PacketWindow
 from glacic.errors import KernelRefused
 from glacic.firewall import claims
@@ -43,6 +40,7 @@ QUEUE_TRUTH = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")  # of the 
 class QueueReader:
     """One queue. open() binds it, run() answers packets until stop(); each thread-safe as its name suggests.
 
+    compiled: which loop it has; None: the compiled one where it is built.
     on_trouble: told what went wrong with a packet; called from the packet thread, so it must only enqueue.
     """
 
@@ -54,42 +52,39 @@ class QueueReader:
         fail_open: bool = False,
         max_length: int = MAX_LENGTH,
         receive_buffer: int = RECEIVE_BUFFER,
+        compiled: bool | None = None,
         on_trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.number = number
-        self.latency = Latency()
         self.fail_open = fail_open
         self._holder = holder
-        self._max_length = max_length
-        self._receive_buffer = receive_buffer
         self._on_trouble = on_trouble
-        self._processed = self._accepted = self._dropped = self._rejected = 0
-        self._verdict_errors = self._engine_errors = 0
+        self._engine_errors = 0
         self._reasons: Counter[Why] = Counter()
         self._unreadable: Counter[str] = Counter()
         self._window = PacketWindow()
-        self._sequences = itertools.count(1)
-        self._early: list[bytes] = []
-        self._answering = False
-        self._stopping = False
         self._life = threading.Lock()  # who closes: run() at its end, or stop() where it does not run
+        self._stopping = False
         self._running = False
+        rules = holder.compiled
+        if compiled and rules is None:
+            raise ValueError("the compiled part of glacic is not built here")
+        self._loop: Loop
+        if rules is None or compiled is False:
+            self._loop = PythonLoop(number, max_length, receive_buffer, self._answer, self._no_verdict)
+        else:
+            self._loop = CompiledLoop(number, max_length, receive_buffer, rules, self._answer, self._no_verdict)
+
+    @property
+    def latency(self) -> Latency:
+        """How long packets were in user space."""
+        return self._loop.latency()
 
     def open(self) -> Self:
         """Bind the queue in the network namespace of this thread; packets wait from now on. Raises KernelRefused."""
         self._interfaces = Interfaces()
         try:
-            self._queue = netfilterqueue.NetfilterQueue()
-            self._socket = socket.socket(fileno=os.dup(self._queue.get_fd()))
-            self._socket.setsockopt(nlsocket.SOL_NETLINK, nlsocket.NETLINK_NO_ENOBUFS, 1)  # /proc tells what was lost
-            self._queue.bind(
-                self.number, self._answer, max_len=self._max_length, range=COPY_RANGE, sock_len=_SMALL_BUFFER
-            )
-            nlsocket.set_receive_buffer(self._socket, self._receive_buffer)
-            nlsocket.set_receive_timeout(self._socket, nlsocket.ANSWER_S)
-            request = netlink.nfqueue_flags(self.number, fail_open=self.fail_open)
-            self._early = nlsocket.acknowledge(self._socket, request, next(self._sequences))
-            nlsocket.set_receive_timeout(self._socket, STOP_S)
+            self._loop.open(fail_open=self.fail_open)
         except OSError as error:
             self._close()
             raise KernelRefused(
@@ -104,12 +99,7 @@ class QueueReader:
                 return
             self._running = True
         try:
-            if self._early:
-                self._queue.run_socket(_Replay(self._early))  # type: ignore[arg-type]  # reads it by recv() alone
-            while not self._stopping:
-                self._queue.run(block=True)  # returns when nothing came for STOP_S
-        except _Stopped:
-            pass
+            self._loop.run()
         except OSError as error:
             raise KernelRefused(f"cannot read queue {self.number}: {error}") from None
         finally:
@@ -119,6 +109,7 @@ class QueueReader:
         """Let run() end, within STOP_S; where it has not begun, close. From any thread, any number of times."""
         with self._life:
             self._stopping = True
+            self._loop.stop()
             if not self._running:
                 self._close()
 
@@ -126,14 +117,12 @@ class QueueReader:
         """Change what a full queue does, while it runs: giving it up for that would mean "nobody listens"."""
         if fail_open != self.fail_open:
             self.fail_open = fail_open
-            self._socket.send(
-                netlink.numbered(netlink.nfqueue_flags(self.number, fail_open=fail_open), next(self._sequences))
-            )
+            self._loop.set_fail_open(fail_open)
 
     def pass_boundary(self, timeout_s: float) -> bool:
-        """Wait until the packet that is being answered now, if there is one, is answered. From any thread."""
-        processed, ends = self._processed, time.monotonic() + timeout_s
-        while self._answering and self._processed == processed:
+        """Wait until what is being answered now, if anything is, is answered. From any thread."""
+        answering, ends = self._loop.answering(), time.monotonic() + timeout_s
+        while answering and self._loop.answering() == answering:
             if time.monotonic() > ends:
                 return False
             time.sleep(0.0005)
@@ -141,64 +130,46 @@ class QueueReader:
 
     def stats(self) -> dict[str, Any]:
         """What this reader has done. `dropped` counts rejected packets too; `decisions` is by reason."""
+        figures = self._loop.figures()
         return {
             "num": self.number,
-            "processed": self._processed,
-            "accepted": self._accepted,
-            "dropped": self._dropped,
-            "rejected": self._rejected,
-            "verdict_errors": self._verdict_errors,
+            "compiled": isinstance(self._loop, CompiledLoop),
+            "processed": figures.processed,
+            "accepted": figures.accepted,
+            "dropped": figures.dropped,
+            "rejected": figures.rejected,
+            "verdict_errors": figures.verdict_errors,
             "engine_errors": self._engine_errors,
-            "decisions": tally(self._reasons),
+            "decisions": tally(self._reasons.copy() + figures.reasons),
             "unreadable": tally(self._unreadable),
         }
 
     def _close(self) -> None:
-        if hasattr(self, "_socket"):
-            self._socket.close()
-        if hasattr(self, "_queue"):
-            self._queue.unbind()
-            del self._queue  # closes its socket
+        self._loop.close()
         self._interfaces.close()
 
     # ---- one packet
 
-    def _answer(self, held: netfilterqueue.Packet) -> None:
-        """NetfilterQueue's callback."""
-        began = time.perf_counter_ns()
-        self._answering = True
+    def _answer(self, payload: bytes, mark: int, interface: int, hardware: bytes | None) -> tuple[int, int, int]:
+        """What a loop asks: (verdict, the mark to go with an accept or -1 to leave it, whether the interface is of
+        Ethernet type: 1, 0, or -1 where that was not asked)."""
         rules = self._holder.rules
+        ethernet = -1
         try:
-            verdict, mark = self._judge(held, rules)
+            mac = None
+            if hardware is not None:
+                ethernet = self._interfaces.is_ethernet(interface)
+                mac = hardware[: netlink.MAC_LENGTH] if ethernet else None
+            verdict, answer = self._judge(payload, mark, mac, rules)
         except Exception as error:  # whatever it is, the packet must be answered, as `engine_error` says
-            verdict, mark = self._cannot_decide(rules, f"{type(error).__name__}: {error}")
-        try:
-            if verdict is Verdict.DROP:
-                held.drop()
-            else:
-                if mark is not None:
-                    held.set_mark(mark)
-                held.accept()
-        except RuntimeError as error:
-            self._verdict_errors += 1
-            self._on_trouble(f"queue {self.number}: no verdict: {error}")
-        self._processed += 1
-        self._answering = False
-        if verdict is Verdict.ACCEPT:
-            self._accepted += 1
-        else:
-            self._dropped += 1
-            self._rejected += verdict is Verdict.REJECT
-        self.latency.add(time.perf_counter_ns() - began)
-        if self._stopping:
-            raise _Stopped
+            verdict, answer = self._cannot_decide(rules, f"{type(error).__name__}: {error}")
+        return verdict, answer, ethernet
 
-    def _judge(self, held: netfilterqueue.Packet, rules: Rules) -> tuple[Verdict, int | None]:
-        """The verdict, and the mark to go with an accept: None leaves it as it came."""
-        mark = held.mark
+    def _judge(self, payload: bytes, mark: int, mac: bytes | None, rules: Rules) -> tuple[Verdict, int]:
+        """The verdict, and the mark to go with an accept: -1 leaves it as it came."""
         number = claims.number_in(mark, rules.highest_number)
         others = mark & ~claims.field(rules.highest_number)  # routing marks and the like
-        packet = decode(held.get_payload())
+        packet = decode(payload)
         if not number and mark & claims.ASKED:
             self._reasons[Why.WINDOW] += 1
             over = isinstance(packet, Unknown) or self._window.closes(packet, rules.packet_window)
@@ -206,9 +177,9 @@ class QueueReader:
         if isinstance(packet, Unknown):
             self._reasons[Why.UNREADABLE] += 1
             self._unreadable[packet.reason] += 1
-            return Verdict.DROP, None
+            return Verdict.DROP, -1
         engine = rules.engine
-        decision = engine.decide(packet, engine.policies.get(number), self._mac(held), time.time_ns())
+        decision = engine.decide(packet, engine.policies.get(number), mac, time.time_ns())
         if decision.why is Why.STORE_UNAVAILABLE:
             return self._cannot_decide(rules, engine.store_trouble)
         self._reasons[decision.why] += 1
@@ -219,39 +190,14 @@ class QueueReader:
             return verdict, others | claims.OFFLOAD
         return verdict, others
 
-    def _cannot_decide(self, rules: Rules, trouble: str) -> tuple[Verdict, None]:
+    def _cannot_decide(self, rules: Rules, trouble: str) -> tuple[Verdict, int]:
         self._engine_errors += 1
         self._reasons[Why.STORE_UNAVAILABLE] += 1
         self._on_trouble(f"queue {self.number}: {trouble}")
-        return (Verdict.ACCEPT if rules.engine_error_open else Verdict.DROP), None
+        return (Verdict.ACCEPT if rules.engine_error_open else Verdict.DROP), -1
 
-    def _mac(self, held: netfilterqueue.Packet) -> bytes | None:
-        """The source's MAC. get_hw() gives 8 bytes and no length, so only the interface's type says what they are."""
-        hardware = held.get_hw()
-        if hardware is None or not self._interfaces.is_ethernet(held.indev):
-            return None
-        return hardware[: netlink.MAC_LENGTH]
-
-
-_SMALL_BUFFER = 65_536  # bytes; NetfilterQueue warns where it does not get what it asks for: we ask ourselves
-
-
-class _Stopped(Exception):
-    """Leaves NetfilterQueue's loop from within the callback, when packets come without a pause."""
-
-
-class _Replay:
-    """Stands in for a socket: gives back what came in while the flags were being set, then has nothing more."""
-
-    def __init__(self, datagrams: list[bytes]) -> None:
-        self._datagrams = iter(datagrams)
-
-    def recv(self, _size: int) -> bytes:
-        """The next datagram; BlockingIOError at the end, as of an empty socket."""
-        datagram = next(self._datagrams, None)
-        if datagram is None:
-            raise BlockingIOError(11, "Resource temporarily unavailable")
-        return datagram
+    def _no_verdict(self, trouble: str) -> None:
+        self._on_trouble(f"queue {self.number}: no verdict: {trouble}")
 
 
 class SinkQueue:

@@ -7,11 +7,15 @@ by half of each. Counters are written by one reader's thread and read by any.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glacic.config.model import Action, Granularity, Identity
+from glacic.firewall import claims
 from glacic.learning.engine import Engine
+from glacic.learning.flow import Why
+from glacic.native import road
 
 COPY_RANGE = 128  # bytes of each packet: IPv6 with some extension headers and TCP; lengths come from the headers
 RECEIVE_BUFFER = 4 << 20  # bytes; holds some 3,000 headers, each in a buffer of its own
@@ -35,10 +39,46 @@ class Rules:
 
 
 class Holder:
-    """The one place where a reload puts new rules; readers see them with the next packet."""
+    """The one place where a reload puts new rules; readers see them with the next packet, compiled or not."""
 
     def __init__(self, rules: Rules) -> None:
+        self.compiled = None if road is None else road.Rules()  # what the compiled readers look into
         self.rules = rules
+
+    @property
+    def rules(self) -> Rules:
+        """What packets are answered by now."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._rules = rules
+        if self.compiled is None:
+            return
+        if rules.engine.cache.table is None:
+            self.compiled.clear()
+            return
+        policies = tuple(
+            (
+                policy.number,
+                policy.name,
+                policy.identity is Identity.MAC,
+                policy.granularity is Granularity.DESTINATION,
+                policy.action is Action.REJECT,
+            )
+            for policy in rules.engine.policies.values()
+        )
+        self.compiled.set(
+            rules.engine.cache.table,
+            policies,
+            highest_number=rules.highest_number,
+            window=rules.packet_window > 0,
+            field=claims.field(rules.highest_number),
+            asked=claims.ASKED,
+            reject=claims.REJECT,
+            number_low=claims.NUMBER_LOW,
+            low_numbers=claims.LOW_NUMBERS,
+        )
 
     @property
     def engine(self) -> Engine:
@@ -51,9 +91,10 @@ class Latency:
 
     __slots__ = ("_largest", "_steps")
 
-    def __init__(self) -> None:
-        self._steps: Counter[int] = Counter()
-        self._largest = 0
+    def __init__(self, steps: Mapping[int, int] | None = None, largest: int = 0) -> None:
+        """steps, largest: what a compiled reader has added up."""
+        self._steps: Counter[int] = Counter(steps)
+        self._largest = largest
 
     def add(self, duration_ns: int) -> None:
         """One more, in nanoseconds."""
@@ -101,3 +142,12 @@ def _upper_end(step: int) -> int:
 def tally(counts: Counter[Any]) -> dict[str, int]:
     """A reader's counter of reasons, for people: reason -> packets."""
     return {str(reason): number for reason, number in counts.copy().items()}
+
+
+# The reasons of what compiled readers answer, in the order of their counters (enum state in glacic/native/road.h).
+_TABLE_REASONS = (None, Why.PENDING, Why.CACHED_ALLOW, Why.DENIED, Why.IGNORED)
+
+
+def reasons(by_state: Sequence[int]) -> Counter[Why]:
+    """A compiled reader's counters, by the reasons that Python gives for the same decisions."""
+    return Counter({why: packets for why, packets in zip(_TABLE_REASONS, by_state, strict=True) if why and packets})

@@ -20,30 +20,30 @@ ASKED = 0x0080_0000  # in the packet mark: sent to the queue and not answered ye
 REJECT = 0x0040_0000  # in the packet mark: the engine says reject
 OFFLOAD = 0x0001_0000  # the whole field, in an answer: the packet window of this connection is over. Without ASKED it
 #                       can name no policy, and REJECT is not in it, so it is no other answer
-_NUMBER_LOW = 0x003F_0000  # in the packet mark: the number of the policy that asks
+NUMBER_LOW = 0x003F_0000  # in the packet mark: the number of the policy that asks
 _NUMBER_HIGH = 0xFF00_0000  # ... and its upper bits, where there are more than 63
-_LOW_NUMBERS = 63  # that the lower bits can name: never 0, which is a packet window's, also where a reload that makes
+LOW_NUMBERS = 63  # that the lower bits can name: never 0, which is a packet window's, also where a reload that makes
 #                    the field narrower has the upper bits not read
 
 CT_FAIL_OPEN = 0x0080_0000  # in the connection mark: a fail mode let this connection in
 CT_INSPECT = 0x0040_0000  # in the connection mark: accepted, and still sent through the queue (packet_window)
 
-MAX_POLICIES = _LOW_NUMBERS << 8  # what both halves of the number can name
+MAX_POLICIES = LOW_NUMBERS << 8  # what both halves of the number can name
 
 FAIL_OPEN_COUNTER = "fail_open"  # named counter: packets that a fail mode let through
 
 
 def field(highest_number: int) -> int:
     """The bits of the packet mark that the hook uses when policies are numbered up to `highest_number`."""
-    low = ASKED | REJECT | _NUMBER_LOW
-    return low | _NUMBER_HIGH if highest_number > _LOW_NUMBERS else low
+    low = ASKED | REJECT | NUMBER_LOW
+    return low | _NUMBER_HIGH if highest_number > LOW_NUMBERS else low
 
 
 def mark_of(number: int) -> int:
     """The packet mark that asks for policy `number` (1..MAX_POLICIES)."""
     if not 0 < number <= MAX_POLICIES:
         raise ValueError(f"policy number {number} is not in 1..{MAX_POLICIES}")
-    high, low = divmod(number - 1, _LOW_NUMBERS)
+    high, low = divmod(number - 1, LOW_NUMBERS)
     return ASKED | (low + 1) << 16 | high << 24
 
 
@@ -51,8 +51,8 @@ def number_in(mark: int, highest_number: int) -> int:
     """The policy number in a packet mark; 0 where nobody asked."""
     if not mark & ASKED:
         return 0
-    low = (mark & _NUMBER_LOW) >> 16
-    return low + _LOW_NUMBERS * (mark >> 24) if low and highest_number > _LOW_NUMBERS else low
+    low = (mark & NUMBER_LOW) >> 16
+    return low + LOW_NUMBERS * (mark >> 24) if low and highest_number > LOW_NUMBERS else low
 
 
 def sink_queue(log_group: int, queues: int) -> int:

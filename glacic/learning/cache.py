@@ -11,6 +11,11 @@ What a packet changes (when it was seen, how many) is added up in the Entry; the
 hands out a batch of everything that has changed, settle() says that it is committed. A forgotten flow is an Entry
 without a state until then.
 
+Where the compiled part is built (glacic/native), its table stands in front: a flow of which a packet was found here is
+put into it, and packets of it are answered there until anything about it changes. Two things hold at every moment in
+which nobody has `_lock`: what is in the table is in the LRU too, with the same state; and whoever looks at an Entry's
+counts has collected the table's share first.
+
 When the writer cannot write, changes pile up. At MAX_UNWRITTEN a new one is refused (StoreError); known flows still get
 their verdicts, and their counts wait in their entries, for as long as these are cached.
 """
@@ -26,6 +31,7 @@ from glacic.errors import StoreError
 from glacic.learning.census import Census
 from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
 from glacic.learning.kept import Kept
+from glacic.native import road
 
 MAX_UNWRITTEN = 65_536  # changed flows held for the writer: a few seconds of the fastest learning, some 30 MB
 MAX_ADDRESSES = 16  # remembered per flow, the newest
@@ -33,6 +39,9 @@ MAX_ADDRESSES = 16  # remembered per flow, the newest
 _CHUNK = 64  # entries copied for the writer under one lock: some 50 us that a packet may have to wait
 
 ParsedKey = tuple[str, bytes, int, int, bytes]  # a FlowKey in all but its type; a plain tuple is made five times faster
+
+# What states are called in the table (enum state in glacic/native/road.h).
+TABLE_STATES = {FlowState.PENDING: 1, FlowState.ALLOWED: 2, FlowState.DENIED: 3, FlowState.IGNORED: 4}
 
 
 class Written(NamedTuple):
@@ -104,13 +113,17 @@ class Entry:
 class FlowCache:
     """The flow cache of one service, shared by all its packet threads and by every Engine that it has in its life."""
 
-    def __init__(self, capacity: int, census: Census) -> None:
+    def __init__(self, capacity: int, census: Census, *, compiled: bool | None = None) -> None:
+        """compiled: whether to have a table in front (None: where it is built)."""
+        if compiled and road is None:
+            raise ValueError("the compiled part of glacic is not built here")
         self.order = threading.Lock()
         self.census = census
-        self.hits = 0
+        self.table = None if road is None or compiled is False else road.Table(capacity)
         self.misses = 0
+        self._hits = 0
         self._lock = threading.Lock()
-        self._flows: Kept[FlowKey | ParsedKey, Entry] = Kept(capacity)
+        self._flows: Kept[FlowKey | ParsedKey, Entry] = Kept(capacity, None if self.table is None else self._take_back)
         self._batch = 1
         self._transitions: list[Transition] = []
 
@@ -130,14 +143,22 @@ class FlowCache:
                     self.misses += 1
                     return None
                 entry = self._flows.lru[key] = found
-            self.hits += 1
+            self._hits += 1
             entry.packets += 1
             entry.last_seen_ns = now_ns
             if entry.batch != self._batch:
                 self._mark(entry)
             if address is not None and address not in entry.addresses:
                 _note_address(entry, address, now_ns)
-            return entry.state
+            state = entry.state
+            if self.table is not None and state is not None:
+                self.table.put(key, entry, TABLE_STATES[state], entry.addresses)
+            return state
+
+    @property
+    def hits(self) -> int:
+        """Packets of flows that were cached."""
+        return self._hits if self.table is None else self._hits + int(self.table.hits)
 
     @property
     def size(self) -> int:
@@ -158,6 +179,12 @@ class FlowCache:
         """Make room for more or fewer flows."""
         if capacity != self.capacity:
             with self._lock:
+                if self.table is not None:
+                    for key in list(self._flows.lru):
+                        packets, last_seen_ns = self.table.remove(key)
+                        if packets:
+                            self._add_up(self._flows.lru[key], packets, last_seen_ns)
+                    self.table.resize(capacity)
                 self._flows.resize(capacity)
 
     # ---- under `order`: one change at a time
@@ -165,7 +192,10 @@ class FlowCache:
     def find(self, key: FlowKey) -> Entry | None:
         """The entry of this key; None means that the database knows all about it. Its fields are for reading."""
         with self._lock:
-            return self._flows.find(key)
+            entry = self._flows.find(key)
+            if entry is not None and self.table is not None:
+                self._add_up(entry, *self.table.collect(key))
+            return entry
 
     def check_room(self) -> None:
         """Raises StoreError if the writer is too far behind for a flow that only traffic asks for."""
@@ -207,6 +237,7 @@ class FlowCache:
         """Another state for a known flow; after None, forget it."""
         key = entry.key
         with self._lock:
+            self._take_back(entry)
             if transition.after is None:
                 self._flows.lru.pop(key, None)
                 self._keep(Entry(key, None, "", 0, 0))
@@ -224,6 +255,7 @@ class FlowCache:
 
         The caller commits it and calls settle(), before it calls take() again.
         """
+        self._collect()
         with self.order, self._lock:
             if not self._flows.changed and not self._transitions:
                 return None
@@ -244,6 +276,36 @@ class FlowCache:
         with self.order, self._lock:
             self._flows.settle()
             self.census.settle()
+
+    # ---- the table in front
+
+    def _collect(self) -> None:
+        """What the table has counted, a few flows under one lock. A flow that it has answered for counts as used."""
+        drained = self.table is not None
+        while drained:
+            with self._lock:
+                drained = self._collect_some()
+
+    def _collect_some(self) -> bool:
+        assert self.table is not None  # noqa: S101 - the only caller has looked
+        rows = self.table.drain()
+        for entry, packets, last_seen_ns in rows:
+            self._flows.lru[entry.key] = entry
+            self._add_up(entry, packets, last_seen_ns)
+        return bool(rows)
+
+    def _take_back(self, entry: Entry) -> None:
+        """No packet of this flow is answered in the table any more."""
+        if self.table is not None:
+            self._add_up(entry, *self.table.remove(entry.key))
+
+    def _add_up(self, entry: Entry, packets: int, last_seen_ns: int) -> None:
+        if packets:
+            entry.packets += packets
+            entry.last_seen_ns = max(entry.last_seen_ns, last_seen_ns)
+            self._mark(entry)
+
+    # ---- below
 
     def _mark(self, entry: Entry) -> None:
         """Make the entry part of the next batch, if there is room."""

@@ -81,9 +81,12 @@ class Limits:
     learn_max: int = 100_000
 
 
-def open_cache(store: Store, capacity: int) -> FlowCache:
-    """The flow cache over a store, empty, with the store's flows counted. Raises StoreError."""
-    return FlowCache(capacity, Census(store.counts(), store.count_learned(), store.count_source))
+def open_cache(store: Store, capacity: int, *, compiled: bool | None = None) -> FlowCache:
+    """The flow cache over a store, empty, with the store's flows counted; `compiled` as in FlowCache.
+
+    Raises StoreError.
+    """
+    return FlowCache(capacity, Census(store.counts(), store.count_learned(), store.count_source), compiled=compiled)
 
 
 class Engine:

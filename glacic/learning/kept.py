@@ -13,7 +13,7 @@ Refuses to lock, to write and to bound `changed`: cache.py does.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
@@ -22,13 +22,29 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
+class Lru(LRUCache[K, V]):
+    """An LRUCache that tells which value it lets go of."""
+
+    def __init__(self, capacity: int, on_evict: Callable[[V], None]) -> None:
+        super().__init__(capacity)
+        self._on_evict = on_evict
+
+    def popitem(self) -> tuple[K, V]:
+        """The item used longest ago, which is out."""
+        key, value = super().popitem()
+        self._on_evict(value)
+        return key, value
+
+
 class Kept(Generic[K, V]):
     """See the module's docstring. The caller holds the lock that guards the whole."""
 
-    __slots__ = ("changed", "lru", "writing")
+    __slots__ = ("_on_evict", "changed", "lru", "writing")
 
-    def __init__(self, capacity: int) -> None:
-        self.lru: LRUCache[K, V] = LRUCache(capacity)
+    def __init__(self, capacity: int, on_evict: Callable[[V], None] | None = None) -> None:
+        """on_evict: told every value that the lru lets go of, before anything can ask for it."""
+        self._on_evict = on_evict
+        self.lru: LRUCache[K, V] = self._lru(capacity)
         self.changed: dict[K, V] = {}
         self.writing: dict[K, V] = {}
 
@@ -62,10 +78,13 @@ class Kept(Generic[K, V]):
 
     def resize(self, capacity: int) -> None:
         """Make the lru larger or smaller; the values used last stay."""
-        lru: LRUCache[K, V] = LRUCache(capacity)
+        lru = self._lru(capacity)
         values = []
         while self.lru:
             values.append(self.lru.popitem())  # the one used longest ago first
         for key, value in values:
             lru[key] = value
         self.lru = lru
+
+    def _lru(self, capacity: int) -> LRUCache[K, V]:
+        return LRUCache(capacity) if self._on_evict is None else Lru(capacity, self._on_evict)

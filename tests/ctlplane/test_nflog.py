@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -39,6 +40,7 @@ class Scripted:
         self.policies = {policy.number: policy for policy in (INPUT, LAN, INPUT_BY_IP)}
         self.by_name = {INPUT.name: INPUT, LAN.name: LAN}
         self.store_trouble = "disk full"
+        self.cache = SimpleNamespace(table=None)
         self.answer = answer or Decision(Verdict.DROP, Why.NEW_PENDING)
         self.asked: list[tuple[Packet, LearningPolicy | None, bytes | None]] = []
 

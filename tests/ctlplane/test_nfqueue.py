@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -67,6 +68,7 @@ class Scripted:
         self.policies = {LAN.number: LAN}
         self.by_name = {LAN.name: LAN}
         self.store_trouble = "disk full"
+        self.cache = SimpleNamespace(table=None)
         self.answer = answer
         self.asked: list[tuple[Packet, LearningPolicy | None, bytes | None]] = []
 

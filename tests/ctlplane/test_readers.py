@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -25,7 +26,7 @@ def host() -> Iterator[Host]:
 
 @pytest.fixture
 def readers() -> Iterator[Readers]:
-    readers = Readers(cast(Holder, None))  # no packet comes
+    readers = Readers(cast(Holder, SimpleNamespace(compiled=None)))  # no packet comes
     yield readers
     readers.close()
 

@@ -1,0 +1,428 @@
+/* Road 2, compiled: the loop of the inline reader. Held packets -> their flows' states -> verdicts, without Python.
+ *
+ * As many packets as have come are read at once, one where there is one: nothing waits for company. They are answered in
+ * their order, in one send: packets in a row with the same answer by one batch verdict, which the kernel takes for
+ * everything that it holds up to that id, and everything before has been answered. A packet whose flow is not in the
+ * table (or that is anything but plain TCP or UDP) is put to Python, after what came before it was answered.
+ *
+ * Whatever comes is answered, also what cannot be read: a packet that is not answered would hold its place for ever.
+ * The messages: linux/netfilter/nfnetlink_queue.h.
+ */
+#define _GNU_SOURCE
+#include "road.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_queue.h>
+#include <linux/netlink.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum { BATCH = 64 };            /* packets read at once */
+enum { DATAGRAM_MAX = 1024 };   /* copy range and attributes are 400 bytes at most */
+enum { INTERFACES = 16 };       /* whose types are remembered, by number */
+enum { TYPE_KEPT_NS = 500000000 }; /* and for how long: a number may come back as another interface */
+enum { VERDICT_ACCEPT = 1, VERDICT_DROP = 2, VERDICT_REJECT = 3 }; /* glacic/learning/flow.py */
+
+struct held {
+    uint32_t id, mark, interface;
+    const uint8_t *hardware; /* its address: 8 bytes, or NULL */
+    unsigned hardware_length;
+    const uint8_t *payload;
+    size_t size;
+};
+
+struct answer {
+    uint32_t id, mark;
+    bool accept, marked;
+};
+
+struct verdict { /* a message to the kernel; the mark is left out where there is none */
+    struct nlmsghdr header;
+    struct nfgenmsg nfgen;
+    struct nlattr verdict_header;
+    struct nfqnl_msg_verdict_hdr verdict;
+    struct nlattr mark_header;
+    uint32_t mark;
+};
+
+typedef struct {
+    PyObject_HEAD
+    int socket;
+    uint16_t number;
+    Rules *rules;
+    PyObject *ask, *trouble;
+    atomic_bool stopping;
+    atomic_ullong answering; /* the number of the read that is being answered, 0 for none */
+    uint64_t reads, processed, accepted, dropped, rejected, verdict_errors;
+    uint64_t by_state[STATES];
+    struct latency latency;
+    struct {
+        uint32_t number;
+        bool ethernet;
+        uint64_t until_ns;
+    } interfaces[INTERFACES];
+    unsigned next_interface;
+    struct mmsghdr messages[BATCH];
+    struct iovec parts[BATCH];
+    uint8_t datagrams[BATCH][DATAGRAM_MAX];
+    struct held held[BATCH];
+    struct answer answers[BATCH];
+    unsigned answered;
+    uint64_t came_ns; /* when the packets that are being answered were read */
+} Queue;
+
+/* ---- netlink */
+
+static bool read_held(const uint8_t *message, size_t length, struct held *held)
+{
+    memset(held, 0, sizeof *held);
+    bool has_id = false;
+    struct attribute attribute = {.at = message + NLMSG_HDRLEN + sizeof(struct nfgenmsg), .end = message + length};
+    while (next_attribute(&attribute)) {
+        const uint8_t *data = attribute.data;
+        switch (attribute.type) {
+        case NFQA_PACKET_HDR:
+            if ((has_id = attribute.length >= sizeof(uint32_t)))
+                held->id = be32(data);
+            break;
+        case NFQA_MARK:
+            if (attribute.length >= sizeof(uint32_t))
+                held->mark = be32(data);
+            break;
+        case NFQA_IFINDEX_INDEV:
+            if (attribute.length >= sizeof(uint32_t))
+                held->interface = be32(data);
+            break;
+        case NFQA_HWADDR: /* struct nfqnl_msg_packet_hw */
+            if (attribute.length >= sizeof(struct nfqnl_msg_packet_hw)) {
+                held->hardware_length = be16(data);
+                held->hardware = data + offsetof(struct nfqnl_msg_packet_hw, hw_addr);
+            }
+            break;
+        case NFQA_PAYLOAD:
+            held->payload = data;
+            held->size = attribute.length;
+            break;
+        }
+    }
+    return has_id;
+}
+
+/* Sends what has been decided. Verdicts for several packets in a row that are the same are one. */
+static int flush(Queue *queue)
+{
+    struct verdict messages[BATCH];
+    uint8_t *end = (uint8_t *)messages;
+    for (unsigned i = 0; i < queue->answered;) {
+        const struct answer *first = &queue->answers[i];
+        unsigned last = i;
+        while (last + 1 < queue->answered && queue->answers[last + 1].accept == first->accept &&
+               queue->answers[last + 1].marked == first->marked && queue->answers[last + 1].mark == first->mark)
+            last++;
+        size_t size = first->marked ? sizeof(struct verdict) : offsetof(struct verdict, mark_header);
+        struct verdict message = {
+            .header = {.nlmsg_len = (uint32_t)size,
+                       .nlmsg_type = (uint16_t)(NFNL_SUBSYS_QUEUE << 8 | (last > i ? NFQNL_MSG_VERDICT_BATCH : NFQNL_MSG_VERDICT)),
+                       .nlmsg_flags = NLM_F_REQUEST},
+            .nfgen = {.nfgen_family = 0, .version = NFNETLINK_V0, .res_id = htons(queue->number)},
+            .verdict_header = {sizeof(struct nlattr) + sizeof(struct nfqnl_msg_verdict_hdr), NFQA_VERDICT_HDR},
+            .verdict = {.verdict = htonl(first->accept ? NF_ACCEPT : NF_DROP), .id = htonl(queue->answers[last].id)},
+            .mark_header = {sizeof(struct nlattr) + sizeof(uint32_t), NFQA_MARK},
+            .mark = htonl(first->mark),
+        };
+        memcpy(end, &message, size);
+        end += size;
+        i = last + 1;
+    }
+    int error = 0;
+    if (queue->answered && send(queue->socket, messages, (size_t)(end - (uint8_t *)messages), 0) < 0) {
+        error = errno;
+        queue->verdict_errors += queue->answered;
+    }
+    if (queue->answered)
+        latency_add(&queue->latency, monotonic_ns() - queue->came_ns, queue->answered);
+    queue->processed += queue->answered;
+    queue->answered = 0;
+    return error;
+}
+
+static void answer(Queue *queue, uint32_t id, int verdict, bool marked, uint32_t mark)
+{
+    queue->answers[queue->answered++] = (struct answer){
+        .id = id, .mark = marked ? mark : 0, .marked = marked, .accept = verdict != VERDICT_DROP};
+    if (verdict == VERDICT_ACCEPT)
+        queue->accepted++;
+    else
+        queue->dropped++;
+    queue->rejected += verdict == VERDICT_REJECT;
+}
+
+/* ---- without Python */
+
+/* Whether hardware addresses there are MACs; false in `known` where Python is to be asked. */
+static bool is_ethernet(const Queue *queue, uint32_t number, uint64_t now_ns, bool *known)
+{
+    for (unsigned i = 0; i < INTERFACES; i++)
+        if (queue->interfaces[i].number == number && now_ns < queue->interfaces[i].until_ns) {
+            *known = true;
+            return queue->interfaces[i].ethernet;
+        }
+    *known = false;
+    return false;
+}
+
+/* false: this one is Python's. */
+static bool answer_here(Queue *queue, const struct held *held, uint64_t now_ns)
+{
+    uint32_t others;
+    const struct policy *policy = rules_asked(queue->rules, held->mark, &others);
+    const uint8_t *mac = NULL;
+    if (!policy || rules_window(queue->rules))
+        return false;
+    if (held->hardware && rules_by_mac(policy)) {
+        bool known;
+        if (is_ethernet(queue, held->interface, queue->came_ns, &known))
+            mac = held->hardware;
+        if (!known || (mac && held->hardware_length != MAC_LENGTH))
+            return false;
+    }
+    enum state state = rules_state(queue->rules, policy, held->payload, held->size, mac, now_ns);
+    if (state == NO_STATE)
+        return false;
+    queue->by_state[state]++;
+    if (state == ALLOWED)
+        answer(queue, held->id, VERDICT_ACCEPT, true, others);
+    else if (rules_rejects(policy))
+        answer(queue, held->id, VERDICT_REJECT, true, others | rules_reject_bit(queue->rules));
+    else
+        answer(queue, held->id, VERDICT_DROP, false, 0);
+    return true;
+}
+
+/* ---- with Python */
+
+static bool say(Queue *queue, int error)
+{
+    PyObject *none = PyObject_CallFunction(queue->trouble, "i", error);
+    Py_XDECREF(none);
+    return none != NULL;
+}
+
+/* ask(payload, mark, interface, hardware) -> (verdict, mark or -1, interface is Ethernet: 1, 0, or -1 for not asked) */
+static bool answer_by_python(Queue *queue, const struct held *held)
+{
+    int verdict, ethernet;
+    long long mark;
+    PyObject *answered = PyObject_CallFunction(
+        queue->ask, "y#kky#", held->payload ? (const char *)held->payload : "", (Py_ssize_t)held->size,
+        (unsigned long)held->mark, (unsigned long)held->interface, (const char *)held->hardware,
+        (Py_ssize_t)(held->hardware ? sizeof((struct nfqnl_msg_packet_hw *)0)->hw_addr : 0));
+    if (!answered)
+        return false;
+    bool good = PyArg_ParseTuple(answered, "iLi", &verdict, &mark, &ethernet);
+    Py_DECREF(answered);
+    if (!good)
+        return false;
+    answer(queue, held->id, verdict, mark >= 0 && verdict != VERDICT_DROP, (uint32_t)mark);
+    if (ethernet >= 0) {
+        unsigned place = 0;
+        while (place < INTERFACES && queue->interfaces[place].number != held->interface)
+            place++;
+        if (place == INTERFACES)
+            place = queue->next_interface++ % INTERFACES;
+        queue->interfaces[place].number = held->interface;
+        queue->interfaces[place].ethernet = ethernet;
+        queue->interfaces[place].until_ns = queue->came_ns + TYPE_KEPT_NS;
+    }
+    return true;
+}
+
+/* Answers packets in their order. `thread` is this thread's state while it does without the interpreter's lock, which it
+ * takes for a packet of Python's. false: a Python error is set, and the lock is held. */
+static bool answer_all(Queue *queue, unsigned count, PyThreadState **thread)
+{
+    uint64_t now_ns = realtime_ns();
+    for (unsigned i = 0;;) {
+        road_lock();
+        while (i < count && answer_here(queue, &queue->held[i], now_ns))
+            i++;
+        road_unlock();
+        int error = flush(queue);
+        if (i == count && !error)
+            return true;
+        PyEval_RestoreThread(*thread);
+        if (error && !say(queue, error))
+            return false;
+        if (i < count && !answer_by_python(queue, &queue->held[i++]))
+            return false;
+        *thread = PyEval_SaveThread();
+    }
+}
+
+/* The packets in one datagram, put behind those that are held already. */
+static unsigned add_held(Queue *queue, const uint8_t *datagram, size_t size, unsigned held)
+{
+    while (size >= NLMSG_HDRLEN && held < BATCH) {
+        struct nlmsghdr header;
+        memcpy(&header, datagram, sizeof header);
+        size_t length = header.nlmsg_len < size ? header.nlmsg_len : size; /* cut: what there is of it */
+        if (length < NLMSG_HDRLEN)
+            break;
+        if (header.nlmsg_type == (NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET) &&
+            length >= NLMSG_HDRLEN + sizeof(struct nfgenmsg) && read_held(datagram, length, &queue->held[held])) {
+            held++;
+        } else if (header.nlmsg_type == NLMSG_ERROR && length >= NLMSG_HDRLEN + sizeof(int)) {
+            int error;
+            memcpy(&error, datagram + NLMSG_HDRLEN, sizeof error);
+            queue->verdict_errors += error != 0; /* the packet had gone: its interface went down */
+        }
+        size_t step = NLMSG_ALIGN(length);
+        if (step >= size)
+            break;
+        datagram += step;
+        size -= step;
+    }
+    return held;
+}
+
+/* Reads what has come, waiting for the first packet as long as the socket's time-out says. -1: errno. */
+static int receive(Queue *queue)
+{
+    int count = recvmmsg(queue->socket, queue->messages, BATCH, MSG_WAITFORONE, NULL);
+    unsigned held = 0;
+    queue->came_ns = monotonic_ns();
+    for (int i = 0; i < count; i++)
+        held = add_held(queue, queue->datagrams[i], queue->messages[i].msg_len, held);
+    return count < 0 ? -1 : (int)held;
+}
+
+static PyObject *queue_run(Queue *queue, PyObject *early)
+{
+    if (!PyList_Check(early)) {
+        PyErr_SetString(PyExc_TypeError, "run() takes the list of what came before it");
+        return NULL;
+    }
+    PyThreadState *thread;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(early); i++) {
+        PyObject *datagram = PyList_GET_ITEM(early, i);
+        if (!PyBytes_Check(datagram))
+            continue;
+        queue->came_ns = monotonic_ns();
+        unsigned held = add_held(queue, (const uint8_t *)PyBytes_AS_STRING(datagram),
+                                 (size_t)PyBytes_GET_SIZE(datagram), 0);
+        thread = PyEval_SaveThread();
+        if (!answer_all(queue, held, &thread))
+            return NULL;
+        PyEval_RestoreThread(thread);
+    }
+    thread = PyEval_SaveThread();
+    while (!atomic_load(&queue->stopping)) {
+        int held = receive(queue);
+        if (held < 0) {
+            if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS)
+                continue;
+            PyEval_RestoreThread(thread);
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+        atomic_store(&queue->answering, ++queue->reads);
+        bool good = answer_all(queue, (unsigned)held, &thread);
+        atomic_store(&queue->answering, 0);
+        if (!good)
+            return NULL;
+    }
+    PyEval_RestoreThread(thread);
+    Py_RETURN_NONE;
+}
+
+/* ---- Python */
+
+static PyObject *queue_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(named))
+{
+    int socket;
+    unsigned short number;
+    PyObject *rules, *ask, *trouble;
+    if (!PyArg_ParseTuple(arguments, "iHO!OO", &socket, &number, &Rules_Type, &rules, &ask, &trouble))
+        return NULL;
+    Queue *queue = (Queue *)type->tp_alloc(type, 0);
+    if (!queue)
+        return NULL;
+    queue->socket = socket;
+    queue->number = number;
+    queue->rules = (Rules *)Py_NewRef(rules);
+    queue->ask = Py_NewRef(ask);
+    queue->trouble = Py_NewRef(trouble);
+    for (unsigned i = 0; i < BATCH; i++) {
+        queue->parts[i] = (struct iovec){queue->datagrams[i], DATAGRAM_MAX};
+        queue->messages[i].msg_hdr = (struct msghdr){.msg_iov = &queue->parts[i], .msg_iovlen = 1};
+    }
+    return (PyObject *)queue;
+}
+
+static int queue_traverse(Queue *queue, visitproc visit, void *arg)
+{
+    Py_VISIT(queue->ask);
+    Py_VISIT(queue->trouble);
+    return 0;
+}
+
+static int queue_clear(Queue *queue)
+{
+    Py_CLEAR(queue->ask);
+    Py_CLEAR(queue->trouble);
+    return 0;
+}
+
+static void queue_dealloc(Queue *queue)
+{
+    PyObject_GC_UnTrack(queue);
+    queue_clear(queue);
+    Py_XDECREF(queue->rules);
+    Py_TYPE(queue)->tp_free((PyObject *)queue);
+}
+
+static PyObject *queue_stop(Queue *queue, PyObject *Py_UNUSED(none))
+{
+    atomic_store(&queue->stopping, true);
+    Py_RETURN_NONE;
+}
+
+static PyObject *queue_answering(Queue *queue, PyObject *Py_UNUSED(none))
+{
+    return PyLong_FromUnsignedLongLong(atomic_load(&queue->answering));
+}
+
+static PyObject *queue_figures(Queue *queue, PyObject *Py_UNUSED(none))
+{
+    return Py_BuildValue("{sKsKsKsKsKsN}", "processed", (unsigned long long)queue->processed, "accepted",
+                         (unsigned long long)queue->accepted, "dropped", (unsigned long long)queue->dropped, "rejected",
+                         (unsigned long long)queue->rejected, "verdict_errors",
+                         (unsigned long long)queue->verdict_errors, "by_state", reasons_read(queue->by_state));
+}
+
+static PyObject *queue_latency(Queue *queue, PyObject *Py_UNUSED(none)) { return latency_read(&queue->latency); }
+
+static PyMethodDef methods[] = {
+    {"run", (PyCFunction)queue_run, METH_O, "run(early): answer those datagrams, and what comes, until stop()."},
+    {"stop", (PyCFunction)queue_stop, METH_NOARGS, "stop(): let run() end, when its socket's time-out is over."},
+    {"answering", (PyCFunction)queue_answering, METH_NOARGS, "answering() -> the number of the read it is at, or 0."},
+    {"figures", (PyCFunction)queue_figures, METH_NOARGS, "figures() -> what it has counted."},
+    {"latency", (PyCFunction)queue_latency, METH_NOARGS, "latency() -> ({step: packets}, largest)"},
+    {NULL, NULL, 0, NULL},
+};
+
+PyTypeObject Queue_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "glacic.native._road.Queue",
+    .tp_doc = "Queue(socket, number, rules, ask, trouble): the loop of one queue.",
+    .tp_basicsize = sizeof(Queue),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = queue_new,
+    .tp_traverse = (traverseproc)queue_traverse,
+    .tp_clear = (inquiry)queue_clear,
+    .tp_dealloc = (destructor)queue_dealloc,
+    .tp_methods = methods,
+};
