@@ -6,11 +6,11 @@ BIN := .venv/bin
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check vm lock clean
+.PHONY: help setup demo test lint check bench bench-quick vm lock clean
 
 help: ## this text
 	@echo 'make TARGET, where TARGET is one of:'
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 setup: ## install what is missing: Debian packages (as root), .venv with pinned requirements, the wheel
 	@tools/debian-packages
@@ -28,6 +28,15 @@ lint: setup ## format, lint, types
 	$(BIN)/mypy
 
 check: lint test ## the gate: format, lint, types, tests
+
+bench bench-quick: export PYTHONSAFEPATH = 1 # it is the wheel that is measured, not the source tree
+
+bench: setup ## measure everything beside what people use today, into docs/benchmarks.md (root); ROWS="queue" for some
+	@tools/bench-packages
+	@$(BIN)/python -m bench.main $(if $(ROWS),--only $(ROWS)) --report
+
+bench-quick: setup ## a minute's worth of it: fails where something has become twice as slow as it should be
+	@$(BIN)/python -m bench.main --quick
 
 vm: setup ## fetch the virtual machine's kernel; with CMD="uname -a" run that in it
 	@$(BIN)/python -P -m glacic.lab.vm -- $(CMD)

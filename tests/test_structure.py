@@ -12,9 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
     "config": set(),
+    "native": set(),
     "firewall": {"config"},
-    "learning": {"config"},
-    "ctlplane": {"learning", "firewall", "config"},
+    "learning": {"config", "native"},
+    "ctlplane": {"learning", "firewall", "config", "native"},
     "lab": {"ctlplane", "learning", "firewall", "config"},
 }
 

@@ -22,17 +22,25 @@ def table() -> str:
     """The table, in the order of packages and file names."""
     rows = ["| module | its step | lines |", "|---|---|---|"]
     total = 0
-    for path in sorted((ROOT / "glacic").rglob("*.py")):
+    for path in sorted(path for ending in ("py", "c", "h") for path in (ROOT / "glacic").rglob(f"*.{ending}")):
         text = path.read_text()
         lines = text.count("\n")
         total += lines
-        rows.append(f"| `{path.relative_to(ROOT)}` | {_step(text)} | {lines} |")
+        rows.append(f"| `{path.relative_to(ROOT)}` | {_step(_docstring(path, text))} | {lines} |")
     return "\n".join([*rows, f"| all | | {total} |"])
 
 
-def _step(text: str) -> str:
-    """The first sentence of the module's docstring, on one line."""
-    words = " ".join((ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0].split())
+def _docstring(path: Path, text: str) -> str:
+    """What a module says of itself: its docstring, or in C its first comment."""
+    if path.suffix == ".py":
+        return ast.get_docstring(ast.parse(text)) or ""
+    comment = text.partition("/*")[2].partition("*/")[0]
+    return "\n".join(line.strip().removeprefix("*").strip() for line in comment.splitlines())
+
+
+def _step(docstring: str) -> str:
+    """The first sentence of it, on one line."""
+    words = " ".join(docstring.split("\n\n")[0].split())
     sentence = re.split(r"(?<=[a-z\)\"`])\. ", words)[0].rstrip(".")
     return sentence.replace("|", "\\|")
 

@@ -135,14 +135,15 @@ class FlowCache:
         address: where the packet came from, if the flow's source is a MAC.
         """
         with self._lock:
-            try:
-                entry = self._flows.lru[key]
-            except KeyError:
+            lru = self._flows.lru
+            if key in lru:
+                entry = lru[key]
+            else:
                 found = self._flows.find_unwritten(key)
                 if found is None or found.state is None:
                     self.misses += 1
                     return None
-                entry = self._flows.lru[key] = found
+                entry = lru[key] = found
             self._hits += 1
             entry.packets += 1
             entry.last_seen_ns = now_ns
@@ -219,13 +220,19 @@ class FlowCache:
             if address is not None and address not in entry.addresses:
                 _note_address(entry, address, now_ns)
 
-    def add(self, transition: Transition, origin: str) -> Entry:
-        """A new flow, in the state that the transition leads to. No packet is counted."""
+    def add(self, transition: Transition, origin: str, packets: int = 0, address: bytes | None = None) -> Entry:
+        """A new flow, in the state that the transition leads to.
+
+        packets: that have been seen of it; address: where they came from, if the flow's source is a MAC.
+        """
         if transition.after is None:
             raise ValueError("a flow is added in a state")
         key, now_ns = transition.key, transition.at_ns
         entry = Entry(key, transition.after, origin, now_ns, now_ns)
         entry.added = True
+        entry.packets = packets
+        if address is not None:
+            _note_address(entry, address, now_ns)
         with self._lock:
             entry.replaces = key in self._flows.changed
             self._flows.lru[key] = entry

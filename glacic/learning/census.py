@@ -42,10 +42,11 @@ class Census:
 
     def source(self, source: bytes) -> SourceCount:
         """The counts of one source. Raises StoreError if they have to be counted and cannot."""
-        count = self._sources.find(source)
-        if count is None:
-            count = SourceCount(*self._count_source(source))
-        self._sources.lru[source] = count
+        lru = self._sources.lru
+        if source in lru:
+            return lru[source]
+        count = self._sources.find_unwritten(source) or SourceCount(*self._count_source(source))
+        lru[source] = count
         return count
 
     def move(

@@ -288,14 +288,15 @@ class Engine:
         seen_from: bytes | None,
     ) -> None:
         self.cache.check_room()  # a user's change is made in any case: who can write no more must still be able to deny
-        entry = self._set_unknown(Transition(key=key, before=None, after=state, at_ns=now_ns, who=who, why=why), origin)
-        self.cache.note(entry, seen_from, now_ns)
+        transition = Transition(key=key, before=None, after=state, at_ns=now_ns, who=who, why=why)
+        self._set_unknown(transition, origin, 1, seen_from)
 
-    def _set_unknown(self, transition: Transition, origin: str) -> Entry:
+    def _set_unknown(
+        self, transition: Transition, origin: str, packets: int = 0, seen_from: bytes | None = None
+    ) -> None:
         self.cache.census.move(transition.key.source, None, "", transition.after, origin)
-        entry = self.cache.add(transition, origin)
+        self.cache.add(transition, origin, packets, seen_from)
         self._on_change(transition)
-        return entry
 
     def _set(
         self, key: FlowKey, entry: Entry | None, state: FlowState | None, who: str, why: str, now_ns: int
