@@ -33,10 +33,10 @@ bench bench-quick: export PYTHONSAFEPATH = 1 # it is the wheel that is measured,
 
 bench: setup ## measure everything beside what people use today, into docs/benchmarks.md (root); ROWS="queue" for some
 	@tools/bench-packages
-	@$(BIN)/python -m bench.main $(if $(ROWS),--only $(ROWS)) --report
+	@$(BIN)/python bench/main.py $(if $(ROWS),--only $(ROWS))
 
 bench-quick: setup ## a minute's worth of it: fails where something has become twice as slow as it should be
-	@$(BIN)/python -m bench.main --quick
+	@$(BIN)/python bench/main.py --quick
 
 vm: setup ## fetch the virtual machine's kernel; with CMD="uname -a" run that in it
 	@$(BIN)/python -P -m glacic.lab.vm -- $(CMD)

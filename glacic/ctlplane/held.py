@@ -23,8 +23,17 @@ from glacic.ctlplane.reading import COPY_RANGE, STOP_S, Latency, reasons
 from glacic.learning.flow import Verdict, Why
 from glacic.native import road
 
-# (payload, packet mark, number of the interface, hardware address) -> (verdict, mark or -1, Ethernet: 1, 0, -1)
-Answer = Callable[[bytes, int, int, bytes | None], tuple[int, int, int]]
+# (payload, packet mark, number of the interface, hardware address) ->
+# (verdict, mark or -1, Ethernet: 1, 0, -1, whether Asked.tell is to be called once the packet is answered)
+Answer = Callable[[bytes, int, int, bytes | None], tuple[int, int, int, bool]]
+
+
+class Asked(NamedTuple):
+    """Whom a loop asks, and whom it tells."""
+
+    answer: Answer
+    tell: Callable[[], None]
+    no_verdict: Callable[[str], None]  # hears what the kernel says against an answer
 
 
 class Figures(NamedTuple):
@@ -69,14 +78,11 @@ class Loop(Protocol):
 class PythonLoop:
     """NetfilterQueue's loop; the answer to each packet is asked for."""
 
-    def __init__(
-        self, number: int, max_length: int, receive_buffer: int, answer: Answer, on_trouble: Callable[[str], None]
-    ) -> None:
+    def __init__(self, number: int, max_length: int, receive_buffer: int, asked: Asked) -> None:
         self._number = number
         self._max_length = max_length
         self._receive_buffer = receive_buffer
-        self._ask = answer
-        self._on_trouble = on_trouble
+        self._asked = asked
         self._processed = self._accepted = self._dropped = self._rejected = self._verdict_errors = 0
         self._latency = Latency()
         self._sequences = itertools.count(1)
@@ -139,7 +145,7 @@ class PythonLoop:
         """NetfilterQueue's callback."""
         began = time.perf_counter_ns()
         self._answering = True
-        verdict, mark, _ = self._ask(held.get_payload(), held.mark, held.indev, held.get_hw())
+        verdict, mark, _, tell = self._asked.answer(held.get_payload(), held.mark, held.indev, held.get_hw())
         try:
             if verdict == Verdict.DROP:
                 held.drop()
@@ -149,7 +155,7 @@ class PythonLoop:
                 held.accept()
         except RuntimeError as error:
             self._verdict_errors += 1
-            self._on_trouble(str(error))
+            self._asked.no_verdict(str(error))
         self._processed += 1
         self._answering = False
         if verdict == Verdict.ACCEPT:
@@ -158,6 +164,8 @@ class PythonLoop:
             self._dropped += 1
             self._rejected += verdict == Verdict.REJECT
         self._latency.add(time.perf_counter_ns() - began)
+        if tell:
+            self._asked.tell()
         if self._stopping:
             raise _Stopped
 
@@ -165,22 +173,13 @@ class PythonLoop:
 class CompiledLoop:
     """The loop of glacic.native; what it does not know it asks."""
 
-    def __init__(
-        self,
-        number: int,
-        max_length: int,
-        receive_buffer: int,
-        rules: Any,
-        answer: Answer,
-        on_trouble: Callable[[str], None],
-    ) -> None:
+    def __init__(self, number: int, max_length: int, receive_buffer: int, asked: Asked, rules: Any) -> None:
         """rules: the native Rules that it answers by."""
         self._number = number
         self._max_length = max_length
         self._receive_buffer = receive_buffer
         self._rules = rules
-        self._ask = answer
-        self._on_trouble = on_trouble
+        self._asked = asked
         self._early: list[bytes] = []
         self._sequences = itertools.count(1)
         self._stopped = False
@@ -203,7 +202,9 @@ class CompiledLoop:
         ):
             self._early += nlsocket.acknowledge(self._socket, request, next(self._sequences))
         nlsocket.set_receive_timeout(self._socket, STOP_S)
-        self._native = road.Queue(self._socket.fileno(), self._number, self._rules, self._ask, self._no_verdict)
+        self._native = road.Queue(
+            self._socket.fileno(), self._number, self._rules, self._asked.answer, self._asked.tell, self._no_verdict
+        )
 
     def run(self) -> None:
         """As in Loop."""
@@ -243,7 +244,7 @@ class CompiledLoop:
         return Latency() if self._native is None else Latency(*self._native.latency())
 
     def _no_verdict(self, error: int) -> None:
-        self._on_trouble(os.strerror(error))
+        self._asked.no_verdict(os.strerror(error))
 
 
 def _be_quiet(sock: socket.socket) -> None:

@@ -1,12 +1,19 @@
 """One log line for each new flow and each changed verdict, written by a thread of its own.
 
 A full pipe or a slow disk behind stderr must never hold a packet: above MAX_WAITING lines are counted instead of kept.
+While thousands of flows are learned each second, the packet threads wait for the interpreter while this one runs. So it
+wakes up seldom, writes many lines at once, and makes lines of JSON itself, which takes a sixth of what the logger does.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any
 
 from glacic.ctlplane import logs
 from glacic.learning.flow import FlowState, Transition
@@ -15,6 +22,8 @@ from glacic.learning.text import protocol_name, source_text
 _log = logs.logger("flows")
 
 MAX_WAITING = 10_000
+AT_ONCE = 500  # lines in one write: 1 ms of making them
+LINGER_S = 0.05  # how long a line waits for others
 
 
 class Journal(threading.Thread):
@@ -41,18 +50,56 @@ class Journal(threading.Thread):
 
     def run(self) -> None:
         """Until stopped."""
-        while (transition := self._queue.get()) is not None:
-            _log.info(
-                f"flow {transition.after.value if transition.after else 'forgotten'}",
-                policy=transition.key.policy,
-                source=source_text(transition.key.source),
-                protocol=protocol_name(transition.key.protocol),
-                port=transition.key.port,
-                destination=source_text(transition.key.destination) if transition.key.destination else None,
-                before=transition.before.value if transition.before else None,
-                who=transition.who,
-                why=transition.why,
-            )
+        stopped = False
+        while not stopped:
+            waiting = [self._queue.get()]
+            if waiting[0] is not None and self._queue.qsize() < AT_ONCE:
+                time.sleep(LINGER_S)
+            waiting += [self._queue.get() for _ in range(min(self._queue.qsize(), AT_ONCE))]
+            transitions = [transition for transition in waiting if transition is not None]
+            stopped = len(transitions) < len(waiting)
+            _write(transitions)
             if self._unsaid:
                 unsaid, self._unsaid = self._unsaid, 0
                 _log.warning("flows changed faster than they could be logged", lines_left_out=unsaid)
+
+
+def _write(transitions: Sequence[Transition]) -> None:
+    if logs.takes_json():
+        stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        logs.write_lines([json_line(transition, stamp) for transition in transitions])
+        return
+    for transition in transitions:
+        _log.info(_event(transition), **fields(transition))
+
+
+def _event(transition: Transition) -> str:
+    return f"flow {transition.after or 'forgotten'}"
+
+
+def fields(transition: Transition) -> dict[str, Any]:
+    """What a line says of a change, besides its name."""
+    key = transition.key
+    return {
+        "policy": key.policy,
+        "source": source_text(key.source),
+        "protocol": protocol_name(key.protocol),
+        "port": key.port,
+        "destination": source_text(key.destination) if key.destination else None,
+        "before": transition.before.value if transition.before else None,
+        "who": transition.who,
+        "why": transition.why,
+    }
+
+
+def json_line(transition: Transition, timestamp: str) -> str:
+    """The same as the line that the logger would write, to the letter."""
+    policy, source, protocol, port, destination = transition.key
+    return (
+        f'{{"part": "flows", "policy": {quoted(policy)}, "source": "{source_text(source)}", '
+        f'"protocol": "{protocol_name(protocol)}", "port": {port}, '
+        f'"destination": {quoted(source_text(destination)) if destination else "null"}, '
+        f'"before": {quoted(transition.before) if transition.before else "null"}, '
+        f'"who": {quoted(transition.who)}, "why": {quoted(transition.why)}, '
+        f'"event": "{_event(transition)}", "level": "info", "timestamp": "{timestamp}"}}'
+    )

@@ -206,6 +206,8 @@ class LogReader:
             self._reasons[self._decide(packet, self._holder.rules)] += 1
         except Exception as error:  # the packet is gone; the next one may do better
             self._trouble(f"{type(error).__name__}: {error}")
+        if self._holder.news.waits:
+            self._holder.news.tell()
 
     def _decide(self, logged: Logged, rules: Rules) -> Why:
         packet = decode(logged.payload)

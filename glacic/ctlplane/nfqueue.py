@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from glacic.ctlplane import netlink, nlsocket
-from glacic.ctlplane.held import CompiledLoop, Loop, PythonLoop
+from glacic.ctlplane.held import Asked, CompiledLoop, Loop, PythonLoop
 from glacic.ctlplane.interfaces import Interfaces
 from glacic.ctlplane.reading import RECEIVE_BUFFER, Holder, Latency, Rules, tally
 from glacic.ctlplane.window import PacketWindow
@@ -69,11 +69,12 @@ class QueueReader:
         rules = holder.compiled
         if compiled and rules is None:
             raise ValueError("the compiled part of glacic is not built here")
+        asked = Asked(self._answer, holder.news.tell, self._no_verdict)
         self._loop: Loop
         if rules is None or compiled is False:
-            self._loop = PythonLoop(number, max_length, receive_buffer, self._answer, self._no_verdict)
+            self._loop = PythonLoop(number, max_length, receive_buffer, asked)
         else:
-            self._loop = CompiledLoop(number, max_length, receive_buffer, rules, self._answer, self._no_verdict)
+            self._loop = CompiledLoop(number, max_length, receive_buffer, asked, rules)
 
     @property
     def latency(self) -> Latency:
@@ -150,9 +151,8 @@ class QueueReader:
 
     # ---- one packet
 
-    def _answer(self, payload: bytes, mark: int, interface: int, hardware: bytes | None) -> tuple[int, int, int]:
-        """What a loop asks: (verdict, the mark to go with an accept or -1 to leave it, whether the interface is of
-        Ethernet type: 1, 0, or -1 where that was not asked)."""
+    def _answer(self, payload: bytes, mark: int, interface: int, hardware: bytes | None) -> tuple[int, int, int, bool]:
+        """What a loop asks (held.Answer)."""
         rules = self._holder.rules
         ethernet = -1
         try:
@@ -163,7 +163,7 @@ class QueueReader:
             verdict, answer = self._judge(payload, mark, mac, rules)
         except Exception as error:  # whatever it is, the packet must be answered, as `engine_error` says
             verdict, answer = self._cannot_decide(rules, f"{type(error).__name__}: {error}")
-        return verdict, answer, ethernet
+        return verdict, answer, ethernet, self._holder.news.waits
 
     def _judge(self, payload: bytes, mark: int, mac: bytes | None, rules: Rules) -> tuple[Verdict, int]:
         """The verdict, and the mark to go with an accept: -1 leaves it as it came."""

@@ -20,6 +20,7 @@ from glacic.ctlplane import logs
 from glacic.ctlplane.elements import KernelSets
 from glacic.ctlplane.journal import Journal
 from glacic.ctlplane.mapper import Mapper
+from glacic.ctlplane.news import Bulletin
 from glacic.ctlplane.readers import Readers
 from glacic.ctlplane.reading import Holder, Rules
 from glacic.ctlplane.settings import Settings
@@ -29,7 +30,7 @@ from glacic.firewall.learned import LearnedSets, Reconciled
 from glacic.firewall.nft import Libnftables
 from glacic.learning.cache import FlowCache
 from glacic.learning.engine import Engine, Limits, open_cache
-from glacic.learning.flow import FlowKey, Transition
+from glacic.learning.flow import FlowKey
 from glacic.learning.store import Store
 from glacic.learning.switch import NS_PER_S, LearningSwitch, SavedLearning
 from glacic.learning.writer import Writer
@@ -52,6 +53,11 @@ class Parts:
         self.sets = LearnedSets(Libnftables(), self.kernel, settings.policies)
         self.mapper = Mapper(self.sets, self._refill)
         self.journal = Journal()
+        self.news = Bulletin(
+            lambda transition: self.mapper.put(transition.key, transition.after),
+            lambda _: self.writer.hasten(),
+            self.journal.put,
+        )
         self.upkeep = Upkeep(self._count, self._expire, self._check)
         self.policies: tuple[LearningPolicy, ...] = ()
         self.settings = settings
@@ -90,7 +96,7 @@ class Parts:
         first = self._holder is None
         known = set() if first or beside is None else {policy.name for policy in beside.policies}
         if self._holder is None:
-            self._holder = Holder(self._rules(settings))
+            self._holder = Holder(self._rules(settings), self.news)
             self._readers = Readers(self._holder)
             for thread in (self.mapper, self.journal, self.upkeep):
                 thread.start()
@@ -114,9 +120,14 @@ class Parts:
 
     def make_sure(self) -> None:
         """Wait until what was changed is on disk and in the kernel. Raises StoreError, KernelRefused."""
-        self.writer.flush()
+        self.flush()
         if not self.mapper.flush(MAP_S):
             raise KernelRefused("the change is stored, but the kernel does not take it; see the service's log")
+
+    def flush(self) -> None:
+        """Tell of what was changed, and wait until it is on disk. Raises StoreError."""
+        self.news.tell()
+        self.writer.flush()
 
     def save(self, saved: SavedLearning) -> None:
         """Keep how learning is switched, and wait until it is kept."""
@@ -143,6 +154,7 @@ class Parts:
         if self._readers is not None:
             self._readers.close()
             self.upkeep.stop(MAP_S)
+            self.news.tell()
             self.mapper.stop(MAP_S)
             self.journal.stop(MAP_S)
         try:
@@ -193,7 +205,7 @@ class Parts:
             switch=self._switch(settings),
             limits=Limits(settings.learn_max_per_source, settings.learn_max),
             ignore_networks=settings.networks(),
-            on_change=self._on_change,
+            on_change=self.news.put,
         )
         return Rules(
             engine=engine,
@@ -211,12 +223,6 @@ class Parts:
             now_ns=time.time_ns(),
         )
 
-    def _on_change(self, transition: Transition) -> None:
-        """Under the engine's lock: only taken down here, in the order in which it happened."""
-        self.mapper.put(transition.key, transition.after)
-        self.writer.hasten()
-        self.journal.put(transition)
-
     def _count(self) -> None:
         counters = ((FlowKey(*key), packets) for key, packets in self.sets.counters())
         while page := list(islice(counters, COUNT_PAGE)):
@@ -225,7 +231,7 @@ class Parts:
     def _expire(self) -> None:
         now_ns = time.time_ns()
         before_ns = now_ns - self.settings.retention_days * DAY_NS
-        expired = self.engine.expire(before_ns, now_ns, self.writer.flush)
+        expired = self.engine.expire(before_ns, now_ns, self.flush)
         if expired:
             _log.info("pending flows forgotten", flows=expired, not_seen_for_days=self.settings.retention_days)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from glacic.config.model import Action, Granularity, Identity
 from glacic.firewall import claims
@@ -38,10 +38,31 @@ class Rules:
     packet_window: int = 0
 
 
+class News(Protocol):
+    """What the engine's decisions have changed, on its way to the kernel, the disk and the log."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is any that its taker may not know of."""
+
+    def tell(self) -> None:
+        """Wake who takes it, once the packet is answered: a thread that is woken delays the one that wakes it."""
+
+
+class NoNews:
+    """Where nobody takes any."""
+
+    waits = False
+
+    def tell(self) -> None:
+        """Nothing."""
+
+
 class Holder:
     """The one place where a reload puts new rules; readers see them with the next packet, compiled or not."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, news: News | None = None) -> None:
+        self.news = news or NoNews()
         self.compiled = None if road is None else road.Rules()  # what the compiled readers look into
         self.rules = rules
 

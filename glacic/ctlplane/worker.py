@@ -12,6 +12,7 @@ The process dies with its parent (PR_SET_PDEATHSIG), so that a dead service alwa
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -28,6 +29,8 @@ from glacic.errors import GlacicError, UsageError
 _log = logs.logger("worker")
 
 BEAT_S = 0.5
+SWITCH_S = 0.0002  # how long a packet thread waits for the interpreter while another one computes (Python's own: 5 ms)
+GARBAGE = 50_000  # containers made before Python looks for cycles: there are next to none here, and looking takes time
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -39,6 +42,8 @@ def main(arguments: list[str]) -> int:
         return 1
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they reach the whole group; the parent decides
         signal.signal(number, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_S)
+    gc.set_threshold(GARBAGE, 20, 100)
     logs.configure()
     with socket.socket(fileno=descriptor) as link:
         return Worker(link).run()

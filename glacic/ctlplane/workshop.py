@@ -92,7 +92,7 @@ class Workshop:
         changed = 0
         for number, key in enumerate(map(unpack_key, keys), 1):
             if number % FLUSH_EACH == 0:
-                parts.writer.flush()
+                parts.flush()
             addresses = parts.engine.addresses(key) if ends else []
             changed += parts.engine.set_state(key, wanted, who, BY_PERSON, time.time_ns()) is not None
             seen_from.append((key, addresses))
@@ -129,7 +129,7 @@ class Workshop:
             parts.switched()
             _log.info(f"learning {'on' if on else 'off'}", policies=names or "all", who=who)
         if promote:
-            promoted = {"promoted": parts.engine.promote_pending(names, who, now_ns, parts.writer.flush)}
+            promoted = {"promoted": parts.engine.promote_pending(names, who, now_ns, parts.flush)}
             parts.make_sure()
         return {**self._learning(parts, now_ns), **promoted}
 

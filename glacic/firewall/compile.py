@@ -77,6 +77,10 @@ class _Compiler:
         self._learning = {label(policy.name, policy.identity): policy for policy in learning}
         self._hooks = Hooks(config.rule_learning, learning)
         self._sets = Sets(config.sets)
+        self._from_zones, self._at_zones = by_source(config.zones), by_destination(config.zones)
+        self._policies: dict[str, list[Policy]] = {}  # by source, in file order
+        for policy in config.policies:
+            self._policies.setdefault(policy.source, []).append(policy)
 
     def ruleset(self) -> Ruleset:
         """The chains in hook order."""
@@ -171,9 +175,8 @@ class _Compiler:
         rules = [*self._to_zones(zone.name, self._end(DROP_FORWARD, zone)), self._end_rule(DROP_FORWARD, zone)]
         note = f"From {_zone(zone)} through the firewall"
         parts: list[Part] = [Chain(f"forward_{identifier(zone.name)}", tuple(rules), note=note)]
-        for policy in self._config.policies:
-            if policy.source == zone.name and policy.destination != FIREWALL:
-                parts += self._policy_parts(policy)
+        for policy in self._onward(zone.name):
+            parts += self._policy_parts(policy)
         return parts
 
     def _output(self) -> list[Part]:
@@ -206,7 +209,7 @@ class _Compiler:
 
     def _by_source(self, base: str) -> list[Rule]:
         verdicts = {zone.name: f"goto {base}_{identifier(zone.name)}" for zone in self._config.zones}
-        return _noted(by_source(self._config.zones, verdicts), "From which zone")
+        return _noted(self._from_zones.rules(verdicts), "From which zone")
 
     def _to_zones(self, source: str, end: str) -> list[Rule]:
         """The policies of one source by where the packet goes.
@@ -214,13 +217,10 @@ class _Compiler:
         A zone with interfaces and networks stands here without a policy too: what goes there must not be taken for what
         goes to a zone that has its interface, or its networks, alone.
         """
+        policies = self._onward(source)
         verdicts = {zone.name: end for zone in self._config.zones if zone.interfaces and zone.networks}
-        claimed = False
-        for policy in self._config.policies:
-            if policy.source == source and policy.destination != FIREWALL:
-                verdicts[policy.destination] = f"goto {policy_chain(policy.name)}"
-                claimed = True
-        return by_destination(self._config.zones, verdicts) if claimed else []
+        verdicts |= {policy.destination: f"goto {policy_chain(policy.name)}" for policy in policies}
+        return self._at_zones.rules(verdicts) if policies else []
 
     def _policy_parts(self, policy: Policy) -> list[Part]:
         learning = self._learning.get(label(policy.name, identity_of(self._config, policy.source)))
@@ -257,8 +257,11 @@ class _Compiler:
         return Rule(f"counter {end}" if end == "drop" else end)
 
     def _policy(self, source: str, destination: str) -> Policy | None:
-        found = (p for p in self._config.policies if (p.source, p.destination) == (source, destination))
-        return next(found, None)
+        return next((policy for policy in self._policies.get(source, ()) if policy.destination == destination), None)
+
+    def _onward(self, source: str) -> list[Policy]:
+        """The policies from a zone to other places than the firewall itself."""
+        return [policy for policy in self._policies.get(source, ()) if policy.destination != FIREWALL]
 
     def _asks_on_output(self) -> bool:
         return any(policy.source == FIREWALL and learns(self._config, policy) for policy in self._config.policies)

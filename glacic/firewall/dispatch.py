@@ -16,61 +16,58 @@ from glacic.firewall.match import FAMILY_WORD, MAX_WIDTH, indented, interface_ma
 from glacic.firewall.quoting import quote
 from glacic.firewall.ruleset import Rule
 
-_FROM = ("iifname", "saddr")
-_TO = ("oifname", "daddr")
+
+def by_source(zones: Sequence[Zone]) -> Dispatch:
+    """By the zone that a packet came from."""
+    return Dispatch(zones, "iifname", "saddr")
 
 
-def by_source(zones: Sequence[Zone], verdicts: Mapping[str, str]) -> list[Rule]:
-    """Rules that give a packet the verdict of the zone (by name) it came from; without one it goes on."""
-    return _dispatch(zones, verdicts, *_FROM)
+def by_destination(zones: Sequence[Zone]) -> Dispatch:
+    """By the zone that a packet is going to."""
+    return Dispatch(zones, "oifname", "daddr")
 
 
-def by_destination(zones: Sequence[Zone], verdicts: Mapping[str, str]) -> list[Rule]:
-    """Rules that give a packet the verdict of the zone (by name) it is going to; without one it goes on."""
-    return _dispatch(zones, verdicts, *_TO)
+class Dispatch:
+    """What tells these zones apart in one direction; worked out once, since every zone dispatches by it anew."""
 
+    def __init__(self, zones: Sequence[Zone], interface: str, address: str) -> None:
+        both = [zone for zone in zones if zone.interfaces and zone.networks]
+        only_interfaces = [zone for zone in zones if zone.interfaces and not zone.networks]
+        only_networks = [zone for zone in zones if zone.networks and not zone.interfaces]
+        self._tables: list[tuple[str, list[tuple[str, str]]]] = []  # expression, (key, name of its zone), in order
+        for family, word in FAMILY_WORD.items():
+            keys = [
+                (f"{quote(name)} . {network}", zone.name)
+                for zone in both
+                for name in outermost(zone.interfaces)
+                for network in network_elements(family, zone.networks)
+            ]
+            self._tables.append((f"{interface} . {word} {address}", keys))
+        keys = [(quote(name), zone.name) for zone in only_interfaces for name in outermost(zone.interfaces)]
+        self._tables.append((interface, keys))
+        elsewhere = interface_match(interface, [name for zone in zones for name in zone.interfaces], negated=True)
+        for family, word in FAMILY_WORD.items():
+            keys = [
+                (network, zone.name) for zone in only_networks for network in network_elements(family, zone.networks)
+            ]
+            self._tables.append((f"{elsewhere} {word} {address}".strip(), keys))
 
-def _dispatch(zones: Sequence[Zone], verdicts: Mapping[str, str], interface: str, address: str) -> list[Rule]:
-    both = [zone for zone in zones if zone.interfaces and zone.networks]
-    only_interfaces = [zone for zone in zones if zone.interfaces and not zone.networks]
-    only_networks = [zone for zone in zones if zone.networks and not zone.interfaces]
-    rules = []
-    for family, word in FAMILY_WORD.items():
-        entries = [
-            (f"{quote(name)} . {network}", verdicts[zone.name])
-            for zone in both
-            if zone.name in verdicts
-            for name in outermost(zone.interfaces)
-            for network in network_elements(family, zone.networks)
+    def rules(self, verdicts: Mapping[str, str]) -> list[Rule]:
+        """Rules that give a packet the verdict of its zone (by name); without one it goes on."""
+        return [
+            rule
+            for expression, keys in self._tables
+            for rule in _vmap(expression, [f"{key} : {verdicts[zone]}" for key, zone in keys if zone in verdicts])
         ]
-        rules += _vmap(f"{interface} . {word} {address}", entries)
-    entries = [
-        (quote(name), verdicts[zone.name])
-        for zone in only_interfaces
-        if zone.name in verdicts
-        for name in outermost(zone.interfaces)
-    ]
-    rules += _vmap(interface, entries)
-    elsewhere = interface_match(interface, [name for zone in zones for name in zone.interfaces], negated=True)
-    for family, word in FAMILY_WORD.items():
-        entries = [
-            (network, verdicts[zone.name])
-            for zone in only_networks
-            if zone.name in verdicts
-            for network in network_elements(family, zone.networks)
-        ]
-        rules += _vmap(f"{elsewhere} {word} {address}".strip(), entries)
-    return rules
 
 
-def _vmap(expression: str, entries: list[tuple[str, str]]) -> list[Rule]:
+def _vmap(expression: str, entries: list[str]) -> list[Rule]:
     if not entries:
         return []
-    texts = [f"{key} : {verdict}" for key, verdict in entries]
-    one_line = f"{expression} vmap {{ {', '.join(texts)} }}"
+    one_line = f"{expression} vmap {{ {', '.join(entries)} }}"
     if len(one_line) <= MAX_WIDTH:
         return [Rule(one_line)]
-    return [Rule(f"{expression} vmap {{\n" + indented(",\n".join(texts)) + "\n}")]
+    return [Rule(f"{expression} vmap {{\n" + indented(",\n".join(entries)) + "\n}")]
 
 
 def addressless(zones: Sequence[Zone]) -> list[Rule]:

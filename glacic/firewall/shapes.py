@@ -15,7 +15,8 @@ Refuses to talk to the kernel: learned.py does.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -158,27 +159,29 @@ def element_text(key: Key) -> str:
 
 def kernel_key(key: Key) -> bytes:
     """The key as the kernel stores it: fields in network byte order, each padded to a multiple of 4 bytes."""
-    _, source, protocol, port, destination = key
-    shape = shape_of(key)
-    fields = [source, bytes([protocol])]
-    if shape.kind == "port":
-        fields.append(struct.pack("!H", port))
-    elif shape.kind == "icmp":
-        fields.append(bytes([port]))
-    return b"".join(_padded(field) for field in [*fields, destination])
+    return packer(shape_of(key))(key)
+
+
+def packer(shape: Shape) -> Callable[[Key], bytes]:
+    """`kernel_key` for keys that are known to be of this shape: what runs once per element."""
+    pack = _layout(shape).pack
+    if shape.kind == "proto":
+        return lambda key: pack(key[1], key[2], key[4])
+    return lambda key: pack(*key[1:])
+
+
+def key_length(shape: Shape) -> int:
+    """How many bytes a kernel_key of this shape has."""
+    return _layout(shape).size
 
 
 def key_from_kernel(policy: str, shape: Shape, raw: bytes) -> Key:
     """The flow key in an element of this policy and shape. ValueError where `raw` is not such a key."""
-    fields = _fields(raw, shape)
-    source, protocol = next(fields), next(fields)[0]
-    port = 0
-    if shape.kind == "port":
-        port = int(struct.unpack("!H", next(fields))[0])
-    elif shape.kind == "icmp":
-        port = next(fields)[0]
-    destination = next(fields) if shape.destination else b""
-    return (policy, source, protocol, port, destination)
+    layout = _layout(shape)
+    if len(raw) != layout.size:
+        raise ValueError(f"a key of {len(raw)} bytes is not of shape {shape}")
+    source, protocol, *port, destination = layout.unpack(raw)
+    return (policy, source, protocol, port[0] if port else 0, destination)
 
 
 def _destinations(source: str, granularity: Granularity) -> tuple[str, ...]:
@@ -202,19 +205,10 @@ def _add_rule(policy: LearningPolicy, shape: Shape, allowed: bool) -> str:
     return f"add rule {FAMILY} {TABLE} {chain_name(policy)} {lookup(policy, shape, allowed).statement}"
 
 
-def _padded(field: bytes) -> bytes:
-    return field + bytes(-len(field) % 4)
-
-
-def _fields(raw: bytes, shape: Shape) -> Iterator[bytes]:
-    """The fields of a kernel key without their padding."""
-    lengths = [_FIELD_LENGTH[shape.source], 1]
-    lengths += {"port": [2], "icmp": [1], "proto": []}[shape.kind]
-    if shape.destination:
-        lengths.append(_FIELD_LENGTH[shape.destination])
-    if len(raw) != sum(length + -length % 4 for length in lengths):
-        raise ValueError(f"a key of {len(raw)} bytes is not of shape {shape}")
-    at = 0
-    for length in lengths:
-        yield raw[at : at + length]
-        at += length + -length % 4
+@cache
+def _layout(shape: Shape) -> struct.Struct:
+    """The fields of a kernel key and their padding."""
+    source = _FIELD_LENGTH[shape.source]
+    port = {"port": "H 2x", "icmp": "B 3x", "proto": ""}[shape.kind]
+    destination = _FIELD_LENGTH.get(shape.destination, 0)
+    return struct.Struct(f"! {source}s {-source % 4}x B 3x {port} {destination}s")

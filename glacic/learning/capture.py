@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 from glacic.errors import CaptureError
 from glacic.learning import pcapng
 from glacic.learning.frame import LINK_TYPES
-from glacic.learning.stream import LAST_TIME_NS, MAX_FRAME, Damaged, Record, Stream
+from glacic.learning.stream import LAST_TIME_NS, MAX_FRAME, Damaged, Record, Stream, made
 
 __all__ = ["LAST_TIME_NS", "MAX_FRAME", "Capture", "Record"]
 
@@ -56,10 +56,10 @@ class Capture:
         """
         reader = self._pcap() if self._order else pcapng.records(self._stream, self._interface)
         try:
-            for record in reader:
-                if not self._any_known:
-                    break
-                yield record
+            first = next(reader, None)
+            if first is not None and self._any_known:  # what is described once stays known
+                yield first
+                yield from reader
         except Damaged as damage:
             self.damage = f"{self.name}: damaged at byte {self.position}, and read up to there: {damage}"
         if self._unknown is not None and not self._any_known:
@@ -107,22 +107,25 @@ class Capture:
         if not self._any_known:
             return
         stream.at = header.size
-        buffer, at = stream.buffer, stream.at  # the loop below runs once a packet
+        buffer, at, unpack = stream.buffer, stream.at, record.unpack_from  # the loop below runs once a packet
+        end = len(buffer)
         while True:
-            if len(buffer) - at < size:
+            data = at + size
+            if data > end:
                 if not stream.need(size):
                     break
-                buffer, at = stream.buffer, stream.at
-            seconds, fraction, captured, original = record.unpack_from(buffer, at)
+                buffer, at, data = stream.buffer, stream.at, stream.at + size
+                end = len(buffer)
+            seconds, fraction, captured, original = unpack(buffer, at)
             if swapped and captured > original:
                 captured, original = original, captured
             if captured > MAX_FRAME:
                 raise Damaged(f"a packet of {captured} bytes is more than any capture holds")
-            data = at + size
-            if len(buffer) - data < captured:
+            if data + captured > end:
                 if not stream.need(size + captured):
                     break
                 buffer, data = stream.buffer, stream.at + size
+                end = len(buffer)
             at = stream.at = data + captured
-            yield Record(seconds * _NS + fraction * unit_ns, link_type, buffer[data:at], original)
+            yield made((seconds * _NS + fraction * unit_ns, link_type, buffer[data:at], original))
         stream.end()

@@ -32,18 +32,28 @@ class Connections:
 
     def knows(self, packet: Packet) -> bool:
         """Whether this is a later packet of a connection, a reply in it, or an error about it."""
-        if packet.quoted is not None:
-            return self._find(packet.quoted) is not None
-        key = self._find(packet)
-        if key is None:
-            return False
-        if packet.protocol == TCP:
-            if packet.first and self._ending[key]:
-                del self._ending[key]
+        _, source, destination, protocol, source_port, port, first, _, ends, quoted = packet
+        connections = self._ending
+        key: _Key | None
+        if quoted is not None:
+            return self._find(quoted) is not None
+        if protocol in _REPLIES:
+            key = self._find(packet)
+            if key is None:
                 return False
-            if packet.ends:
-                self._ending[key] = True
-        self._ending.move_to_end(key)
+        else:  # what _find does
+            key = (protocol, source, source_port, destination, port)
+            if key not in connections:
+                key = (protocol, destination, port, source, source_port)
+                if key not in connections:
+                    return False
+        if protocol == TCP:
+            if first and connections[key]:
+                del connections[key]
+                return False
+            if ends:
+                connections[key] = True
+        connections.move_to_end(key)
         return True
 
     def add(self, packet: Packet) -> None:

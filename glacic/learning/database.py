@@ -15,6 +15,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sqlalchemy.sql import ClauseElement
 
 from glacic.errors import StoreError
 from glacic.learning.schema import APPLICATION_ID, MIGRATIONS, VERSION
+from glacic.learning.statements import ROWS, Many
 
 # How long a statement waits for another process's lock. A packet must not: its thread asks while others wait behind it.
 READ_WAIT_S = 0.02
@@ -88,8 +90,8 @@ class Database:
         return self.rows(*compile_sql(statement))
 
     @contextmanager
-    def transaction(self) -> Iterator[Callable[[str, Iterable[Sequence[Any]]], None]]:
-        """All or nothing: yields `run(sql, rows)`, which runs one statement once per row.
+    def transaction(self) -> Iterator[Callable[[str | Many, Iterable[Sequence[Any]]], None]]:
+        """All or nothing: yields `run(sql, rows)`, which runs a statement for every row.
 
         Raises StoreError, with everything rolled back.
         """
@@ -212,9 +214,21 @@ class Database:
         return StoreError(f"the flow database {self.path} {what}: {error}{advice}")
 
 
-def _run(connection: sqlite3.Connection, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-    if sql.startswith(("INSERT", "UPDATE", "DELETE")):
+def _run(connection: sqlite3.Connection, sql: str | Many, rows: Iterable[Sequence[Any]]) -> None:
+    if isinstance(sql, Many):
+        _run_many(connection, sql, rows)
+    elif sql.startswith(("INSERT", "UPDATE", "DELETE")):
         connection.executemany(sql, rows)
     else:
         for values in rows:
             connection.execute(sql, values).close()
+
+
+def _run_many(connection: sqlite3.Connection, sql: Many, rows: Iterable[Sequence[Any]]) -> None:
+    values = list(chain.from_iterable(rows))
+    at = 0
+    for count in ROWS:
+        text, size = sql.text(count), count * sql.width
+        while len(values) - at >= size:
+            connection.execute(text, values[at : at + size]).close()
+            at += size

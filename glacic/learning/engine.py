@@ -82,10 +82,12 @@ class Limits:
 
 
 def open_cache(store: Store, capacity: int, *, compiled: bool | None = None) -> FlowCache:
-    """The flow cache over a store, empty, with the store's flows counted; `compiled` as in FlowCache.
+    """The flow cache over a store that nobody else writes, empty, with its flows counted; `compiled` as in FlowCache.
 
     Raises StoreError.
     """
+    if compiled is not False:
+        store.remember()
     return FlowCache(capacity, Census(store.counts(), store.count_learned(), store.count_source), compiled=compiled)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-from glacic.learning.stream import LAST_TIME_NS, MAX_FRAME, Damaged, Record, Stream
+from glacic.learning.stream import LAST_TIME_NS, MAX_FRAME, Damaged, Record, Stream, made
 
 SECTION: Final = 0x0A0D0D0A  # a block type that reads the same in both byte orders
 SECTION_MAGIC: Final = 0x1A2B3C4D
@@ -22,7 +22,7 @@ MAX_INTERFACES: Final = 65_536  # of one section
 
 _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET = 1, 2, 3, 6
 _READ = frozenset({_INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET})
-_LEAST_SECTION, _LEAST_BLOCK = 28, 12  # bytes, the length at both ends included
+_LEAST_SECTION, _LEAST_BLOCK, _LEAST_PACKET = 28, 12, 32  # bytes, the length at both ends included
 _OPTION_END, _OPTION_RESOLUTION, _OPTION_OFFSET = 0, 9, 14  # if_tsresol, if_tsoffset
 _NS = 1_000_000_000
 _TWO_LENGTHS = "a block gives two different lengths"
@@ -52,6 +52,7 @@ class Layout:
         self.length = Struct(order + "I")
         self.interface = Struct(order + "HxxI")  # link type, snap length
         self.packet = Struct(order + "IIIII")  # interface, time (high, low), captured length, original length
+        self.whole = Struct(order + "II IIIII")  # a block that holds such a packet
         self.old_packet = Struct(order + "HxxIIII")  # the same; drops in place of the upper half of the interface
         self.option = Struct(order + "HH")  # code, length
         self.offset = Struct(order + "q")  # seconds
@@ -74,6 +75,11 @@ def records(stream: Stream, on_interface: Callable[[int], None]) -> Iterator[Rec
     interfaces: list[Interface] = []
     time_ns = 0  # of the last packet: simple packets have none of their own
     while stream.need(8):
+        for record in _plain_packets(stream, layout, interfaces):
+            time_ns = record.time_ns
+            yield record
+        if not stream.need(8):
+            break
         kind, length = layout.block.unpack_from(stream.buffer, stream.at)
         if kind == SECTION:
             layout = _section(stream)
@@ -102,6 +108,32 @@ def records(stream: Stream, on_interface: Callable[[int], None]) -> Iterator[Rec
             yield record
         stream.at += length
     stream.end()
+
+
+def _plain_packets(stream: Stream, layout: Layout, interfaces: list[Interface]) -> Iterator[Record]:
+    """The enhanced packet blocks that come next, as far as they are in the buffer and nothing is wrong with them.
+
+    That is nearly all of any capture, so this loop runs once a packet; `records` would say the same of each.
+    """
+    buffer, at, unpack, length_at = stream.buffer, stream.at, layout.whole.unpack_from, layout.length.unpack_from
+    end, known = len(buffer), len(interfaces)
+    while at + _LEAST_PACKET <= end:
+        kind, length, number, high, low, captured, original = unpack(buffer, at)
+        data, after = at + layout.whole.size, at + length
+        if (
+            kind != _PACKET
+            or number >= known
+            or length % 4
+            or captured > MAX_FRAME
+            or data + captured + 4 > after
+            or after > end
+            or length > MAX_BLOCK
+            or length_at(buffer, after - 4)[0] != length
+        ):
+            return
+        interface = interfaces[number]
+        yield made((interface.time_ns(high, low), interface.link_type, buffer[data : data + captured], original))
+        at = stream.at = after
 
 
 def _section(stream: Stream) -> Layout:

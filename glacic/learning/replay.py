@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ from glacic.learning.flow import Verdict, Why
 from glacic.learning.frame import decode_frame
 from glacic.learning.packet import Packet, Unknown
 from glacic.learning.store import PAGE, FlowFilter, Store
+from glacic.learning.stream import Record
 from glacic.learning.switch import LearningSwitch
 from glacic.learning.text import flow_dict
 
@@ -130,15 +132,10 @@ class _Run:
             raise CaptureError(f"{path}: {error.strerror}") from error
         with file:
             capture = Capture(file, str(path))
-            for number, record in enumerate(capture.records()):
-                mac, packet = decode_frame(record.link_type, record.data)
-                if isinstance(packet, Unknown):
-                    self._unreadable[packet.reason] += 1
-                else:
-                    self._decisions[self._decide(packet, mac, record.time_ns)] += 1
-                if number % _ROUND == 0:
-                    self._progress(self._bytes + capture.position)
-                    self._write()
+            records = capture.records()
+            while self._round(islice(records, _ROUND)):
+                self._progress(self._bytes + capture.position)
+                self._write()
             self._bytes += capture.position
         self._progress(self._bytes)
         return capture.damage
@@ -158,11 +155,27 @@ class _Run:
             notes=notes,
         )
 
+    def _round(self, records: Iterable[Record]) -> int:
+        """Some records; returns how many. This loop runs once a packet: what is most frequent comes first."""
+        knows, established, others = self._connections.knows, 0, 0
+        for time_ns, link_type, data, _ in records:
+            mac, packet = decode_frame(link_type, data)
+            if not isinstance(packet, Unknown) and not packet.neighbour and knows(packet):
+                established += 1
+                continue
+            others += 1
+            if isinstance(packet, Unknown):
+                self._unreadable[packet.reason] += 1
+            else:
+                self._decisions[self._decide(packet, mac, time_ns)] += 1
+        if established:
+            self._decisions[Why.ESTABLISHED] += established
+        return established + others
+
     def _decide(self, packet: Packet, mac: bytes | None, now_ns: int) -> Why:
+        """What becomes of a packet that belongs to no connection that is known."""
         if packet.neighbour:  # accepted before any policy is looked for
             return Why.NEIGHBOUR
-        if self._connections.knows(packet):
-            return Why.ESTABLISHED
         policy = self._choose(packet)
         if not isinstance(policy, LearningPolicy):
             why, accepted = policy, False

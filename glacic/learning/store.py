@@ -28,7 +28,9 @@ from glacic.learning.database import Database, Row
 from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
 from glacic.learning.schema import STATE_CODES, STATES
 from glacic.learning.switch import LearningRow, SavedLearning
+from glacic.native import road
 
+LEAST_KNOWN = 500_000  # keys that are made room for in any case
 PAGE = 5000  # rows read at once by what goes through everything; also what one kernel transaction takes
 
 _FLOW = schema.flow.c
@@ -36,8 +38,6 @@ _KEY = (_FLOW.policy, _FLOW.source, _FLOW.protocol, _FLOW.port, _FLOW.destinatio
 _COLUMNS = (_FLOW.id, *_KEY, _FLOW.state, _FLOW.first_seen, _FLOW.last_seen, _FLOW.packets, _FLOW.origin)
 _FILE_MODE = "learning_mode"  # names of settings
 _NUMBERS = "policy_numbers"
-_ENFORCED = tuple(STATE_CODES[state] for state in (FlowState.ALLOWED, FlowState.DENIED, FlowState.IGNORED))
-
 
 Elements = list[tuple[FlowKey, FlowState]]
 
@@ -62,12 +62,44 @@ class FlowFilter:
     not_seen_since_ns: int | None = None
 
 
+class Enforced(Iterable[tuple[FlowKey, FlowState]]):
+    """The flows that the kernel is to enforce, each once, read in pages whenever somebody goes through them.
+
+    Each page is read as of its own moment, and shows what is committed. Whoever keeps the kernel's sets flushes the
+    writer first, and then takes on what `on_change` has told since: so the last word is the newest. That is why flows
+    with ids above the highest of the beginning may be left out, and a flow cannot come again under a new id.
+    """
+
+    def __init__(self, database: Database, policy: str | None) -> None:
+        self._database = database
+        self._policy = policy
+
+    def __iter__(self) -> Iterator[tuple[FlowKey, FlowState]]:
+        for rows in self._everybodys() if self._policy is None else self._ones(self._policy):
+            for policy, source, protocol, port, destination, state, _ in rows:
+                yield FlowKey(policy, source, protocol, port, destination), STATES[state]
+
+    def _everybodys(self) -> Iterator[list[Row]]:
+        """In the order of the table, which is read at a third of the cost of any other order."""
+        highest, last = self._database.rows(sql.HIGHEST_ID)[0][0], 0
+        while rows := self._database.rows(sql.ENFORCED, (last, highest, PAGE)):
+            yield rows
+            last = rows[-1][6]
+
+    def _ones(self, policy: str) -> Iterator[list[Row]]:
+        last: Row = (b"", 0, 0, b"")
+        while rows := self._database.rows(sql.ENFORCED_OF_POLICY, (policy, *last, PAGE)):
+            yield rows
+            last = rows[-1][1:5]
+
+
 class Store:
     """The flow database. Every method raises StoreError if the file cannot be read or written."""
 
     def __init__(self, database: Database, folder: tempfile.TemporaryDirectory[str] | None = None) -> None:
         self._database = database
         self._folder = folder
+        self._known: Any = None  # keys that may be in the database, all of them; None: nobody has read them
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Store:
@@ -101,8 +133,24 @@ class Store:
 
     # ---- one flow
 
+    def remember(self) -> None:
+        """Read every key, so that a new flow is not looked for on disk; where there is a compiled part.
+
+        For whoever is the only one to write this database. A million flows take a second, and 4 MB.
+        """
+        if road is None:
+            return
+        known, last_id = road.Known(2 * max(self.count(), LEAST_KNOWN)), 0
+        while rows := self._database.rows(sql.KEYS, (last_id, PAGE)):
+            for row in rows:
+                known.add(row[:5])
+            last_id = rows[-1][5]
+        self._known = known
+
     def find(self, key: FlowKey) -> Flow | None:
         """The flow of this key, as committed."""
+        if self._known is not None and not self._known.may_have(key):
+            return None
         rows = self._database.rows(sql.FIND, key)
         return _flow(rows[0]) if rows else None
 
@@ -155,25 +203,10 @@ class Store:
         rows = self._database.rows(sql.COUNT_SOURCE, (source, source))
         return rows[0][0], rows[0][1]
 
-    def elements(self, policy: str | None = None) -> Iterator[tuple[FlowKey, FlowState]]:
-        """Every flow that the kernel is to enforce (allowed, denied, ignored), or those of one policy, read in pages.
-
-        Each page is read as of its own moment, and shows what is committed. Whoever keeps the kernel's sets flushes the
-        writer first, and then takes on what `on_change` has told since: so the last word is the newest.
-        """
-        last: FlowKey | None = None
-        while True:
-            query = select(*_KEY, _FLOW.state).where(_FLOW.state.in_(_ENFORCED)).order_by(*_KEY).limit(PAGE)
-            if policy is not None:
-                query = query.where(_FLOW.policy == policy)
-            if last is not None:
-                query = query.where(tuple_(*_KEY) > tuple_(*last))
-            rows = self._database.select(query)
-            for row in rows:
-                yield FlowKey(*row[:5]), STATES[row[5]]
-            if len(rows) < PAGE:
-                return
-            last = FlowKey(*rows[-1][:5])
+    def elements(self, policy: str | None = None) -> Enforced:
+        """Every flow that the kernel is to enforce (allowed, denied, ignored), or those of one policy; read anew each
+        time it is gone through."""
+        return Enforced(self._database, policy)
 
     def samples(self) -> Elements:
         """One enforced flow for every policy, length of source and destination, protocol and state there is.
@@ -190,7 +223,7 @@ class Store:
                 func.min(_FLOW.destination),
                 _FLOW.state,
             )
-            .where(_FLOW.state.in_(_ENFORCED))
+            .where(_FLOW.state.in_(sql.ENFORCED_STATES))
             .group_by(*kind)
         )
         return [(FlowKey(*row[:5]), STATES[row[5]]) for row in self._database.select(query)]
@@ -199,13 +232,16 @@ class Store:
 
     def write(self, batch: Batch) -> None:
         """Commit a batch of changes, all or nothing."""
+        if self._known is not None:
+            for flow in batch.added:
+                self._known.add(flow.key)
         with self._database.transaction() as run:
             run(sql.DELETE_ADDRESSES, batch.deleted)
             run(sql.DELETE_FLOW, batch.deleted)
             run(sql.ADD_FLOW, (_added_row(flow) for flow in batch.added))
             run(sql.CHANGE_FLOW, (_changed_row(flow) for flow in batch.changed))
-            run(sql.SEE_FLOW, ((seen.last_seen_ns, seen.packets, *seen.key) for seen in batch.seen))
-            run(sql.ADD_ADDRESS, ((address, seen_ns, *key) for key, address, seen_ns in batch.addresses))
+            run(sql.SEE_FLOW, ((*_bound(seen.key), seen.last_seen_ns, seen.packets) for seen in batch.seen))
+            run(sql.ADD_ADDRESS, ((*_bound(key), _blob(address), at_ns) for key, address, at_ns in batch.addresses))
             crowded = {key for key, _, _ in batch.addresses} - {flow.key for flow in batch.added}
             run(sql.PRUNE_ADDRESSES, ((*key, *key) for key in crowded))
             run(sql.ADD_TRANSITION, (_transition_row(transition) for transition in batch.transitions))
@@ -218,7 +254,7 @@ class Store:
         added.
         """
         with self._database.transaction() as run:
-            run(sql.ADD_KERNEL_COUNT, ((n, n, n, now_ns, n, *key, n) for key, n in counts))
+            run(sql.ADD_KERNEL_COUNT, ((*_bound(key), packets, now_ns) for key, packets in counts))
 
     def reset_kernel_counts(self) -> None:
         """Every element was made anew (a fresh table): the next reading counts from 0."""
@@ -272,8 +308,19 @@ def _flow(row: Row) -> Flow:
     )
 
 
+_blob = (
+    bytearray  # the driver binds it at once, and looks for an adapter of bytes, each time for longer than that takes
+)
+
+
+def _bound(key: FlowKey) -> Row:
+    policy, source, protocol, port, destination = key
+    return policy, _blob(source), protocol, port, _blob(destination)
+
+
 def _added_row(flow: Written) -> Row:
-    return *flow.key, STATE_CODES[flow.state], flow.first_seen_ns, flow.last_seen_ns, flow.packets, flow.origin
+    key, state, first_seen_ns, last_seen_ns, packets, origin = flow
+    return *_bound(key), STATE_CODES[state], first_seen_ns, last_seen_ns, packets, origin
 
 
 def _changed_row(flow: Written) -> Row:
@@ -283,12 +330,12 @@ def _changed_row(flow: Written) -> Row:
 def _transition_row(transition: Transition) -> Row:
     before, after = transition.before, transition.after
     return (
-        *transition.key,
+        *_bound(transition.key),
         None if before is None else STATE_CODES[before],
         None if after is None else STATE_CODES[after],
         transition.at_ns,
         transition.who,
-        transition.why,
+        str(transition.why),  # not the name of a reason, which an adapter would be looked for, either
     )
 
 

@@ -5,6 +5,8 @@ Refuses to seek, so that a capture may come through a pipe, and to hold more tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO, Final, NamedTuple
 
 MAX_FRAME: Final = 262_144  # what tcpdump and libpcap capture at most (MAXIMUM_SNAPLEN)
@@ -20,6 +22,10 @@ class Record(NamedTuple):
     link_type: int
     data: bytes
     original_length: int
+
+
+# A Record of its four fields as one tuple, in half the time that Record() takes.
+made: Final[Callable[[tuple[int, int, bytes, int]], Record]] = partial(tuple.__new__, Record)
 
 
 class Damaged(Exception):

@@ -192,8 +192,8 @@ static bool take_all(Log *log, const uint8_t *data, size_t left, PyThreadState *
         bool taken = true;
         road_lock();
         while (more && taken) {
-            count(log, &logged);
             if ((taken = take_here(log, &logged))) {
+                count(log, &logged);
                 here++;
                 more = next_packet(&data, &left, &logged);
             }
@@ -207,6 +207,7 @@ static bool take_all(Log *log, const uint8_t *data, size_t left, PyThreadState *
             if (!take_by_python(log, &logged))
                 return false;
             *thread = PyEval_SaveThread();
+            count(log, &logged); /* whoever sees it counted can rely on its decision */
             latency_add(&log->latency, monotonic_ns() - log->came_ns, 1);
             packets++;
             more = next_packet(&data, &left, &logged);

@@ -55,7 +55,7 @@ typedef struct {
     int socket;
     uint16_t number;
     Rules *rules;
-    PyObject *ask, *trouble;
+    PyObject *ask, *tell, *trouble;
     atomic_bool stopping;
     atomic_ullong answering; /* the number of the read that is being answered, 0 for none */
     uint64_t reads, processed, accepted, dropped, rejected, verdict_errors;
@@ -206,6 +206,13 @@ static bool answer_here(Queue *queue, const struct held *held, uint64_t now_ns)
 
 /* ---- with Python */
 
+static bool call(PyObject *callable)
+{
+    PyObject *none = PyObject_CallNoArgs(callable);
+    Py_XDECREF(none);
+    return none != NULL;
+}
+
 static bool say(Queue *queue, int error)
 {
     PyObject *none = PyObject_CallFunction(queue->trouble, "i", error);
@@ -213,8 +220,9 @@ static bool say(Queue *queue, int error)
     return none != NULL;
 }
 
-/* ask(payload, mark, interface, hardware) -> (verdict, mark or -1, interface is Ethernet: 1, 0, or -1 for not asked) */
-static bool answer_by_python(Queue *queue, const struct held *held)
+/* ask(payload, mark, interface, hardware) -> (verdict, mark or -1, interface is Ethernet: 1, 0, or -1 for not asked,
+ * whether tell() is to be called once the packet is answered) */
+static bool answer_by_python(Queue *queue, const struct held *held, int *tell)
 {
     int verdict, ethernet;
     long long mark;
@@ -224,7 +232,7 @@ static bool answer_by_python(Queue *queue, const struct held *held)
         (Py_ssize_t)(held->hardware ? sizeof((struct nfqnl_msg_packet_hw *)0)->hw_addr : 0));
     if (!answered)
         return false;
-    bool good = PyArg_ParseTuple(answered, "iLi", &verdict, &mark, &ethernet);
+    bool good = PyArg_ParseTuple(answered, "iLip", &verdict, &mark, &ethernet, tell);
     Py_DECREF(answered);
     if (!good)
         return false;
@@ -258,9 +266,17 @@ static bool answer_all(Queue *queue, unsigned count, PyThreadState **thread)
         PyEval_RestoreThread(*thread);
         if (error && !say(queue, error))
             return false;
-        if (i < count && !answer_by_python(queue, &queue->held[i++]))
+        int tell = 0;
+        if (i < count && !answer_by_python(queue, &queue->held[i++], &tell))
             return false;
         *thread = PyEval_SaveThread();
+        if (tell) { /* whoever is woken by it would take the processor, and the interpreter, before the answer is sent */
+            error = flush(queue);
+            PyEval_RestoreThread(*thread);
+            if ((error && !say(queue, error)) || !call(queue->tell))
+                return false;
+            *thread = PyEval_SaveThread();
+        }
     }
 }
 
@@ -345,8 +361,8 @@ static PyObject *queue_new(PyTypeObject *type, PyObject *arguments, PyObject *Py
 {
     int socket;
     unsigned short number;
-    PyObject *rules, *ask, *trouble;
-    if (!PyArg_ParseTuple(arguments, "iHO!OO", &socket, &number, &Rules_Type, &rules, &ask, &trouble))
+    PyObject *rules, *ask, *tell, *trouble;
+    if (!PyArg_ParseTuple(arguments, "iHO!OOO", &socket, &number, &Rules_Type, &rules, &ask, &tell, &trouble))
         return NULL;
     Queue *queue = (Queue *)type->tp_alloc(type, 0);
     if (!queue)
@@ -355,6 +371,7 @@ static PyObject *queue_new(PyTypeObject *type, PyObject *arguments, PyObject *Py
     queue->number = number;
     queue->rules = (Rules *)Py_NewRef(rules);
     queue->ask = Py_NewRef(ask);
+    queue->tell = Py_NewRef(tell);
     queue->trouble = Py_NewRef(trouble);
     for (unsigned i = 0; i < BATCH; i++) {
         queue->parts[i] = (struct iovec){queue->datagrams[i], DATAGRAM_MAX};
@@ -366,6 +383,7 @@ static PyObject *queue_new(PyTypeObject *type, PyObject *arguments, PyObject *Py
 static int queue_traverse(Queue *queue, visitproc visit, void *arg)
 {
     Py_VISIT(queue->ask);
+    Py_VISIT(queue->tell);
     Py_VISIT(queue->trouble);
     return 0;
 }
@@ -373,6 +391,7 @@ static int queue_traverse(Queue *queue, visitproc visit, void *arg)
 static int queue_clear(Queue *queue)
 {
     Py_CLEAR(queue->ask);
+    Py_CLEAR(queue->tell);
     Py_CLEAR(queue->trouble);
     return 0;
 }
@@ -417,7 +436,7 @@ static PyMethodDef methods[] = {
 
 PyTypeObject Queue_Type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "glacic.native._road.Queue",
-    .tp_doc = "Queue(socket, number, rules, ask, trouble): the loop of one queue.",
+    .tp_doc = "Queue(socket, number, rules, ask, tell, trouble): the loop of one queue.",
     .tp_basicsize = sizeof(Queue),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = queue_new,

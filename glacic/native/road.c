@@ -3,6 +3,7 @@
  *     flow.c     bytes of a plain packet -> the key of its flow
  *     table.c    key -> state, with the packet counted
  *     rules.c    packet mark or log prefix -> policy
+ *     known.c    whether the database may have a flow
  *     queue.c    the loop of the inline reader
  *     log.c      the loop of the reader of a log group
  *     figures.c  histogram, clocks, netlink attributes
@@ -50,7 +51,7 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__road(void)
 {
-    static PyTypeObject *const types[] = {&Table_Type, &Rules_Type, &Queue_Type, &Log_Type};
+    static PyTypeObject *const types[] = {&Table_Type, &Rules_Type, &Known_Type, &Queue_Type, &Log_Type};
     PyObject *made = PyModule_Create(&module);
     for (size_t i = 0; made && i < sizeof types / sizeof *types; i++)
         if (PyModule_AddType(made, types[i]) < 0)

@@ -112,6 +112,10 @@ bool next_attribute(struct attribute *attribute);
 uint32_t be32(const uint8_t *at);
 unsigned be16(const uint8_t *at);
 
+/* ---- known.c: what the database may have */
+
+extern PyTypeObject Known_Type;
+
 /* ---- queue.c, log.c: the readers */
 
 extern PyTypeObject Queue_Type, Log_Type;

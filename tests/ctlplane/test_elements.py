@@ -1,16 +1,14 @@
-"""Sets read by netlink, against the kernel and against hostile bytes."""
+"""Sets read and changed by netlink, against the kernel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from glacic.ctlplane import elements
+from glacic.ctlplane import elements, setcodec
 from glacic.ctlplane.elements import KernelSets
-from glacic.ctlplane.netlink import attribute, generic, nested
+from glacic.errors import KernelRefused
 from glacic.lab.net import Host, Network
 
 
@@ -84,43 +82,6 @@ def test_a_named_counter_is_read_by_its_name(host: Host) -> None:
     assert host.call(KernelSets("nowhere").counter, "fail_open") == 0
 
 
-def element(*parts: bytes) -> bytes:
-    return nested(1, *parts)
-
-
-def body(*listed: bytes) -> bytes:
-    return generic(1) + nested(3, *listed)
-
-
-KEY = nested(1, attribute(1, b"\n\0\0\1"))
-COUNTER = attribute(1, b"counter\0") + nested(2, attribute(1, bytes(8)), attribute(2, (9).to_bytes(8, "big")))
-
-
-@pytest.mark.parametrize(
-    ("listed", "found"),
-    [
-        (element(KEY, nested(7, COUNTER)), [(b"\n\0\0\1", 9)]),
-        (element(KEY, nested(11, nested(1, COUNTER))), [(b"\n\0\0\1", 9)]),
-        (element(KEY, nested(7, attribute(1, b"limit\0"))), [(b"\n\0\0\1", 0)]),
-        (element(KEY), [(b"\n\0\0\1", 0)]),
-        (element(nested(7, COUNTER)), []),
-        (element(), []),
-        (b"", []),
-    ],
-)
-def test_an_element_is_a_key_and_perhaps_a_counter(listed: bytes, found: list[tuple[bytes, int]]) -> None:
-    assert list(elements.elements_in(body(listed))) == found
-
-
-@given(st.binary(max_size=200), st.integers(0, 120))
-def test_no_bytes_make_it_raise(data: bytes, cut: int) -> None:
-    list(elements.elements_in(data))
-    list(elements.elements_in(generic(1) + nested(3, data)))
-    list(elements.elements_in(body(element(KEY, nested(7, COUNTER)))[:cut]))
-    elements.set_name(data, "glacic")
-    elements.named_counter(data)
-
-
 @pytest.mark.parametrize(
     ("script", "hooked"),
     [
@@ -134,3 +95,103 @@ def test_no_bytes_make_it_raise(data: bytes, cut: int) -> None:
 def test_packets_meet_a_table_that_has_a_base_chain(host: Host, script: str, hooked: bool) -> None:
     load(host, script)
     assert host.call(KernelSets().hooked) is hooked
+
+
+# ---- in and out
+
+
+SET = "table inet glacic {\nset s {\ntypeof ether saddr . meta l4proto . th dport\ncounter\n%s}\n}\n"
+COUNTED = "elements = { 02:00:00:00:00:01 . 6 . 443 counter packets 7 bytes 420 }\n"
+WEB = bytes.fromhex("020000000001 0000 06000000 01bb0000")
+
+
+def keys(count: int, first: int = 0) -> list[bytes]:
+    """Other keys than WEB, all different."""
+    return [WEB[:4] + number.to_bytes(4, "big") + WEB[8:] for number in range(1 << 20, (1 << 20) + first + count)][
+        first:
+    ]
+
+
+def change(host: Host, leaving: dict[str, list[bytes]], coming: dict[str, list[bytes]]) -> None:
+    host.call(KernelSets().change, leaving, coming)
+
+
+def test_elements_come_and_go_in_one_transaction_and_those_that_stay_keep_their_counters(host: Host) -> None:
+    load(host, SET % COUNTED)
+    first, second, third = keys(3)
+    change(host, {}, {"s": [WEB, first, second]})
+    change(host, {"s": [first, third]}, {})  # the third was never there
+    assert sorted(read(host, "s")) == sorted([(WEB, 7), (second, 0)])
+
+
+def test_more_elements_than_one_message_holds_are_one_transaction(host: Host) -> None:
+    load(host, SET % COUNTED)
+    many = keys(20_000)
+    change(host, {}, {"s": many})
+    assert dict(read(host, "s")) == {WEB: 7, **dict.fromkeys(many, 0)}
+    change(host, {"s": many[1:]}, {})
+    assert dict(read(host, "s")) == {WEB: 7, many[0]: 0}
+
+
+def test_what_the_kernel_refuses_changes_nothing(host: Host) -> None:
+    load(host, SET % COUNTED)
+    with pytest.raises(KernelRefused, match="cannot change sets of table inet glacic: No such file or directory"):
+        change(host, {}, {"s": keys(5_000), "missing": keys(3)})
+    with pytest.raises(KernelRefused):
+        change(host, {"s": [WEB]}, {"s": [b"short key..."]})
+    assert read(host, "s") == [(WEB, 7)]
+
+
+def test_nothing_to_change_asks_the_kernel_nothing(host: Host) -> None:
+    change(host, {}, {})  # there is no table
+    change(host, {"s": []}, {"s": []})
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 3000])
+def test_a_set_that_is_filled_anew_holds_these_keys_and_keeps_their_counters(host: Host, count: int) -> None:
+    load(host, SET % COUNTED)
+    stay, go, come = keys(50), keys(2000, first=50), keys(count, first=5000)
+    change(host, {}, {"s": [*stay, *go]})
+    wanted = [*come[: count // 2], *stay, WEB, *come[count // 2 :]]
+    host.call(KernelSets().refill, "s", iter(wanted))
+    assert dict(read(host, "s")) == {**dict.fromkeys(wanted, 0), WEB: 7}
+    listing = host.run(["nft", "list", "set", "inet", "glacic", "s"]).stdout
+    assert "443 counter packets 7 bytes 420" in listing
+
+
+def test_a_set_can_be_emptied(host: Host) -> None:
+    load(host, SET % COUNTED)
+    host.call(KernelSets().refill, "s", [])
+    assert read(host, "s") == []
+    with pytest.raises(KernelRefused, match="cannot change set missing of table inet glacic: No such file"):
+        host.call(KernelSets().refill, "missing", [WEB])
+
+
+def test_a_transaction_may_be_larger_than_any_send_buffer(host: Host) -> None:
+    load(host, SET % COUNTED)
+    many = keys(60_000)
+    host.call(KernelSets().refill, "s", many)
+    assert len(read(host, "s")) == 60_000
+
+
+def test_answers_come_for_some_keys_and_not_for_others(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setcodec, "GET_MAX", 7)
+    load(host, SET % COUNTED)
+    there = keys(40)
+    change(host, {}, {"s": there})
+    asked = [key for pair in zip(there, keys(40, first=100), strict=True) for key in pair]
+    found = host.call(lambda: list(asked_for(asked)))
+    assert [key for key, answer in found if answer is not None] == there
+    assert [key for key, _ in found] == asked
+
+
+def asked_for(asked: list[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
+    with elements.NetlinkSocket() as sock:
+        yield from KernelSets()._asked(sock, "s", asked)
+
+
+def test_sets_say_how_many_elements_they_have_where_the_kernel_does(host: Host) -> None:
+    load(host, SET % COUNTED)
+    change(host, {}, {"s": keys(10)})
+    assert host.call(KernelSets().sizes) in ({"s": 11}, {"s": None})
+    assert host.call(KernelSets("nowhere").sizes) == {}

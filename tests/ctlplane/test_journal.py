@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 import threading
 from typing import Any
 
 import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glacic.ctlplane import journal as module
 from glacic.ctlplane.journal import Journal
-from glacic.learning.flow import FlowKey, FlowState, Transition
+from glacic.learning.flow import FlowKey, FlowState, Transition, Why
 
 KEY = FlowKey("lan_wan", bytes.fromhex("020000000010"), 6, 443)
 
@@ -72,3 +79,57 @@ def test_more_lines_than_can_be_written_are_counted_and_nobody_waits(
     left_out = sum(fields["lines_left_out"] for _, fields in lines.lines if "lines_left_out" in fields)
     assert told + left_out == 100
     assert left_out > 0
+
+
+WORDS = st.text(st.characters(codec="utf-8"), max_size=20)
+STATES = st.sampled_from([None, *FlowState])
+ADDRESSES = st.sampled_from([4, 6, 16]).flatmap(lambda size: st.binary(min_size=size, max_size=size))
+
+
+@given(
+    key=st.builds(
+        FlowKey,
+        WORDS,
+        ADDRESSES,
+        st.integers(0, 255),
+        st.integers(0, 65535),
+        ADDRESSES.filter(lambda a: len(a) != 6) | st.just(b""),
+    ),
+    before=STATES,
+    after=STATES,
+    who=WORDS,
+    why=st.sampled_from(Why) | WORDS,
+)
+def test_a_line_of_json_is_the_loggers_to_the_letter(
+    key: FlowKey, before: FlowState | None, after: FlowState | None, who: str, why: str
+) -> None:
+    transition = Transition(key=key, before=before, after=after, at_ns=0, who=who, why=why)
+    said = {
+        "part": "flows",
+        **module.fields(transition),
+        "event": f"flow {after.value if after else 'forgotten'}",
+        "level": "info",
+        "timestamp": "now",
+    }
+    assert module.json_line(transition, "now") == structlog.processors.JSONRenderer()(None, "info", said)
+
+
+CODE = """
+from glacic.ctlplane import journal, logs
+from glacic.learning.flow import FlowKey, FlowState, Transition
+logs.configure()
+lines = journal.Journal()
+lines.start()
+for number in range(1200):
+    key = FlowKey("lan_wan", b"\\2\\0\\0\\0\\0\\1", 6, number)
+    lines.put(Transition(key=key, before=None, after=FlowState.ALLOWED, at_ns=0, who="tofu", why="because"))
+lines.stop(10)
+"""
+
+
+def test_a_service_writes_what_the_logger_would() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], stderr=subprocess.PIPE, check=True)
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["port"] for line in said] == list(range(1200))
+    assert {(line["event"], line["part"], line["level"]) for line in said} == {("flow allowed", "flows", "info")}
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[0-9:.]+Z", line["timestamp"]) for line in said)

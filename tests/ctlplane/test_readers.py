@@ -13,7 +13,7 @@ import pytest
 from glacic.config.model import Config, RuleLearning
 from glacic.ctlplane.nfqueue import QueueTruth
 from glacic.ctlplane.readers import Readers
-from glacic.ctlplane.reading import Holder
+from glacic.ctlplane.reading import Holder, NoNews
 from glacic.ctlplane.settings import Settings, settings_of
 from glacic.lab.net import Host, Network
 
@@ -26,7 +26,7 @@ def host() -> Iterator[Host]:
 
 @pytest.fixture
 def readers() -> Iterator[Readers]:
-    readers = Readers(cast(Holder, SimpleNamespace(compiled=None)))  # no packet comes
+    readers = Readers(cast(Holder, SimpleNamespace(compiled=None, news=NoNews())))  # no packet comes
     yield readers
     readers.close()
 

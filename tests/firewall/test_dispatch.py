@@ -18,7 +18,7 @@ def texts(rules: list) -> list[str]:
 
 
 def test_both_come_first_then_interfaces_then_networks_on_interfaces_of_nobody() -> None:
-    assert texts(by_source([NETS, LAN, BOTH], EVERYWHERE)) == [
+    assert texts(by_source([NETS, LAN, BOTH]).rules(EVERYWHERE)) == [
         'iifname . ip saddr vmap { "lan0" . 10.1.0.0/24 : goto to_both }',
         'iifname . ip6 saddr vmap { "lan0" . fd01::/64 : goto to_both }',
         'iifname vmap { "lan0" : goto to_lan, "wl*" : goto to_lan }',
@@ -28,20 +28,22 @@ def test_both_come_first_then_interfaces_then_networks_on_interfaces_of_nobody()
 
 
 def test_destinations_go_the_same_way_with_the_other_words() -> None:
-    assert texts(by_destination([LAN, BOTH], {"lan": "drop"})) == ['oifname vmap { "lan0" : drop, "wl*" : drop }']
+    assert texts(by_destination([LAN, BOTH]).rules({"lan": "drop"})) == ['oifname vmap { "lan0" : drop, "wl*" : drop }']
 
 
 def test_a_network_that_no_interface_competes_with_needs_no_guard() -> None:
-    assert texts(by_source([NETS], EVERYWHERE))[0] == "ip saddr vmap { 10.8.0.0/15 : goto to_nets }"
+    assert texts(by_source([NETS]).rules(EVERYWHERE))[0] == "ip saddr vmap { 10.8.0.0/15 : goto to_nets }"
 
 
 def test_interfaces_of_zones_without_a_verdict_still_belong_to_them() -> None:
-    assert texts(by_source([LAN, NETS], {"nets": "accept"}))[0].startswith('iifname != { "lan0", "wl*" } ip saddr')
+    assert texts(by_source([LAN, NETS]).rules({"nets": "accept"}))[0].startswith(
+        'iifname != { "lan0", "wl*" } ip saddr'
+    )
 
 
 def test_long_maps_have_one_entry_to_a_line() -> None:
     zones = [Zone(name=f"z{number}", interfaces=(f"interface{number}",)) for number in range(9)]
-    (rule,) = by_source(zones, {zone.name: f"goto {zone.name}" for zone in zones})
+    (rule,) = by_source(zones).rules({zone.name: f"goto {zone.name}" for zone in zones})
     assert rule.statement.splitlines()[1] == '\t"interface0" : goto z0,'
     assert rule.statement.splitlines()[-2:] == ['\t"interface8" : goto z8', "}"]
 

@@ -10,11 +10,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glacic.errors import StoreError
 from glacic.learning import database as database_module
 from glacic.learning.database import Database
 from glacic.learning.schema import VERSION
+from glacic.learning.statements import Many
 
 
 @pytest.fixture
@@ -180,3 +183,15 @@ def test_a_migration_that_another_process_has_done_meanwhile_is_not_done_twice(
     monkeypatch.setattr(Database, "_migrate", late)
     with closing(Database(path)) as database:
         assert database.rows("PRAGMA user_version") == [(VERSION,)]
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9), st.binary(max_size=3)), max_size=200))
+def test_a_statement_for_many_rows_does_what_one_for_each_does(rows: list[tuple[int, bytes]]) -> None:
+    add = "INSERT INTO t (number, bytes) "
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, number, bytes)")
+        database_module._run(connection, f"{add}VALUES (?, ?)", rows)
+        singly = connection.execute("SELECT * FROM t ORDER BY id").fetchall()
+        connection.execute("DELETE FROM t")
+        database_module._run(connection, Many(add, 2, ""), iter(rows))
+        assert connection.execute("SELECT * FROM t ORDER BY id").fetchall() == singly

@@ -5,12 +5,13 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, LLC, SNAP, CookedLinux, CookedLinuxV2, Dot1AD, Dot1Q, Dot3, Ether, Loopback
 from scapy.layers.ppp import PPPoE
 from scapy.packet import Packet as Layers
 
+from glacic.learning import frame as frame_module
 from glacic.learning.frame import LINK_TYPES, decode_frame
 from glacic.learning.packet import Packet, Reason, Unknown
 
@@ -168,3 +169,45 @@ def test_no_bytes_make_it_raise(link_type, data):
 def test_no_bytes_behind_an_ethertype_make_it_raise(tags, ether_type, data):
     frame = MAC + MAC + ether_type.to_bytes(2, "big") + tags + data
     assert isinstance(decode_frame(ETHERNET, frame)[1], Packet | Unknown)
+
+
+PLAIN = [
+    Ether(src=MAC.hex(":"), dst="02:00:00:00:00:02") / network / transport
+    for network in (IP(src="10.1.0.2", dst="192.0.2.1"), IPv6(src="fd00::2", dst="2001:db8::1"))
+    for transport in (
+        TCP(sport=4000, dport=443, flags="S"),
+        TCP(sport=443, dport=4000, flags="SA", options=[("MSS", 1460)]),
+        TCP(sport=4000, dport=443, flags="FA") / b"data",
+        UDP(sport=4000, dport=53) / (b"query" * 5),
+        UDP(sport=4000, dport=53),
+    )
+]
+INTERESTING = st.sampled_from(
+    [0, 1, 2, 4, 5, 6, 8, 0x11, 0x14, 0x1F, 0x20, 0x40, 0x45, 0x46, 0x4F, 0x50, 0x60, 0x86, 0xFF]
+)
+
+
+@given(
+    st.sampled_from([bytes(frame) for frame in PLAIN]),
+    st.lists(st.tuples(st.integers(0, 75), INTERESTING | st.integers(0, 255)), max_size=3),
+    st.integers(0, 20) | st.integers(40, 100),
+    st.binary(max_size=12),
+    st.booleans(),
+)
+def test_plain_frames_and_what_is_nearly_plain_are_read_in_one_step_as_in_many(
+    frame: bytes, changes: list[tuple[int, int]], cut: int, padding: bytes, loopback: bool
+) -> None:
+    data = bytearray(frame[:cut] + padding if cut > 40 else frame + padding)
+    for at, value in changes:
+        data[at % len(data)] = value
+    if loopback:
+        data[: 12 - cut % 3] = bytes(12 - cut % 3)
+    for form in (bytes(data), memoryview(bytes(data))):
+        assert decode_frame(1, form) == frame_module._any_ethernet(form)
+
+
+def test_plain_frames_need_no_second_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_module, "_any_ethernet", None)
+    for frame in PLAIN:
+        _, packet = decode_frame(1, bytes(frame) + bytes(10))
+        assert isinstance(packet, Packet)

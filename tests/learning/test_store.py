@@ -10,7 +10,7 @@ import pytest
 from glacic.errors import StoreError
 from glacic.learning import store as store_module
 from glacic.learning.cache import MAX_ADDRESSES, Batch, Seen, Written
-from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
+from glacic.learning.flow import Flow, FlowKey, FlowState, Transition, Why
 from glacic.learning.store import FlowFilter, Store
 from glacic.learning.switch import LearningRow, SavedLearning
 
@@ -169,6 +169,21 @@ class TestLists:
         assert set(store.elements("iot_wan")) == {element for element in everything if element[0].policy == "iot_wan"}
         assert list(store.elements("nobody")) == []
 
+    def test_of_elements_can_be_gone_through_again(self, store: Store) -> None:
+        elements = store.elements()
+        before = list(elements)
+        add(store, written(key(83)))
+        assert list(elements) == [*before, (key(83), ALLOWED)]
+
+    def test_of_elements_name_no_flow_twice(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store_module, "PAGE", 1)
+        everything = list(store.elements())
+        reading = iter(store.elements())
+        first, _ = next(reading)
+        store.write(Batch(deleted=[first], added=[written(first)]))  # it is there again, under another id
+        assert first not in [flow for flow, _ in reading]
+        assert sorted(store.elements()) == sorted([(first, ALLOWED), *everything[1:]])
+
     def test_of_samples_hold_one_of_each_kind(self, store: Store) -> None:
         add(store, written(key(9, CAMERA)), written(FlowKey("lan_wan", LAPTOP, 1, 8)))
         kinds = [
@@ -214,6 +229,46 @@ class TestKernelCounters:
         assert self.read(store, 12, 30) == (23, 30)
         store.reset_kernel_counts()
         assert self.read(store, 13, 40) == (36, 40)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 63, 64, 65, 64 + 8 + 8 + 1, 300])
+def test_many_flows_are_written_as_each_alone_would_be(tmp_path: Path, count: int) -> None:
+    """One batch of everything, and its slow twin: the same batches, a flow each."""
+    keys = [key(number, LAPTOP if number % 3 else CAMERA, destination=SERVER * (number % 2)) for number in range(count)]
+    known = keys[: count // 2]
+
+    def batches(keys: list[FlowKey], known: list[FlowKey]) -> Iterator[Batch]:
+        yield Batch(
+            added=[written(flow, DENIED if flow.port % 5 == 0 else ALLOWED, packets=flow.port, at=9) for flow in keys],
+            addresses=[(flow, bytes([10, 0, 0, number]), number) for flow in keys for number in range(flow.port % 3)],
+            transitions=[
+                Transition(key=flow, before=None, after=ALLOWED, at_ns=flow.port, who="tofu", why=Why.FIRST_USE)
+                for flow in keys
+            ],
+        )
+        yield Batch(
+            added=[written(flow, ALLOWED, "user", at=20) for flow in known],
+            seen=[Seen(flow, 30 - flow.port % 20, 2) for flow in keys],
+            addresses=[(flow, bytes([10, 0, 0, 1]), 40) for flow in keys],
+        )
+
+    def dump(store: Store) -> list[list[object]]:
+        tables = ("flow", "flow_address", '"transition"')
+        return [store._database.rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in tables]
+
+    with Store.open(tmp_path / "one.db") as one, Store.open(tmp_path / "many.db") as many:
+        for batch in batches(keys, known):
+            many.write(batch)
+        for turn in (0, 1):
+            for flow in keys:
+                one.write(list(batches([flow], [flow] if flow in known else []))[turn])
+        counts = [(flow, 100 + flow.port) for flow in keys]
+        for reading in (counts, counts, [(flow, flow.port) for flow in known]):
+            many.add_kernel_counts(reading, 50)
+            for row in reading:
+                one.add_kernel_counts([row], 50)
+        assert dump(many) == dump(one)
+        assert {type(value) for row in dump(many)[2] for value in row} == {int, str, bytes, type(None)}
 
 
 def test_how_learning_is_switched_is_kept(store: Store) -> None:
