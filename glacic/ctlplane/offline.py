@@ -37,8 +37,7 @@ def _apply(config: Config, store: Store | None) -> None:
     try:
         prepare(nft)
         sets = LearnedSets(nft, KernelSets(), policies)
-        stored = store.elements() if store is not None else ()
-        sets.reconcile((key, state.value) for key, state in stored)
+        sets.reconcile(store.elements() if store is not None else ())
         apply(nft, compile_config(config, running=numbers, shapes=sets.shapes()))
     except GlacicError:
         if found is None:

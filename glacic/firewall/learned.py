@@ -41,6 +41,7 @@ from glacic.firewall.shapes import (
     set_name,
     shape_of,
     shapes_of,
+    unpacker,
     uses_in,
 )
 
@@ -173,10 +174,10 @@ class LearnedSets:
         """(key, packets) of every element that has counted any, as of this moment. Raises KernelRefused."""
         for name, uses in self._known().items():
             for shape, allowed in uses:
+                read, length = unpacker(name, shape), key_length(shape)
                 for raw, packets in self._kernel.elements(set_name(name, shape, allowed)):
-                    key = _key(name, shape, raw) if packets else None
-                    if key is not None:
-                        yield key, packets
+                    if packets and len(raw) == length:  # else somebody else made the set, in another shape
+                        yield read(raw), packets
 
     # ---- what is in the kernel
 
@@ -332,14 +333,6 @@ class LearnedSets:
                 there.discard(raw)
             else:
                 yield key, state
-
-
-def _key(name: str, shape: Shape, raw: bytes) -> Key | None:
-    """The flow key of an element; None where somebody else made the set, in another shape."""
-    try:
-        return key_from_kernel(name, shape, raw)
-    except ValueError:
-        return None
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -177,11 +177,22 @@ def key_length(shape: Shape) -> int:
 
 def key_from_kernel(policy: str, shape: Shape, raw: bytes) -> Key:
     """The flow key in an element of this policy and shape. ValueError where `raw` is not such a key."""
-    layout = _layout(shape)
-    if len(raw) != layout.size:
+    if len(raw) != key_length(shape):
         raise ValueError(f"a key of {len(raw)} bytes is not of shape {shape}")
-    source, protocol, *port, destination = layout.unpack(raw)
-    return (policy, source, protocol, port[0] if port else 0, destination)
+    return unpacker(policy, shape)(raw)
+
+
+def unpacker(policy: str, shape: Shape) -> Callable[[bytes], Key]:
+    """`key_from_kernel` for keys that are known to have its length: what runs once per counter."""
+    unpack = _layout(shape).unpack
+    if shape.kind == "proto":
+
+        def without_port(raw: bytes) -> Key:
+            source, protocol, destination = unpack(raw)
+            return policy, source, protocol, 0, destination
+
+        return without_port
+    return lambda raw: (policy, *unpack(raw))
 
 
 def _destinations(source: str, granularity: Granularity) -> tuple[str, ...]:

@@ -91,9 +91,10 @@ class Flow:
     id: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
-    """One change of a flow's state. before None: it was unknown; after None: forgotten or expired."""
+class Transition(NamedTuple):
+    """One change of a flow's state. before None: it was unknown; after None: forgotten or expired.
+
+    A tuple, because one is made while a new flow's first packet waits."""
 
     key: FlowKey
     before: FlowState | None

@@ -8,6 +8,8 @@ same extension headers are stepped over (ipv6_find_hdr in net/ipv6/exthdrs_core.
 protocol: ESP, mobility (135), "no next header" (59). Checksums are not verified: the kernel has done so, and offloading
 makes captures lie.
 
+What is plain TCP or UDP is read by compiled code (glacic/native/flow.c) where that is built: the same, four times as fast.
+
 Refuses to know link layers, policies and flows, and to put fragments together (conntrack does, before any hook).
 """
 
@@ -16,7 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from glacic.native import road
 
 # Protocol numbers: IANA "Assigned Internet Protocol Numbers".
 HOP_BY_HOP, ICMP, TCP, UDP, ROUTING, FRAGMENT = 0, 1, 6, 17, 43, 44
@@ -113,7 +117,13 @@ _LISTENERS = frozenset({130, 131, 132, 143})  # MLD: hop limit 1 (RFC 2710, RFC 
 
 
 def decode(data: bytes | memoryview, start: int = 0) -> Packet | Unknown:
-    """Read the IP packet that begins at `start`."""
+    """Read the IP packet that begins at `start`: compiled where it is plain and that is built, else decode_any."""
+    packet: Packet | None = _decode(data, start, Packet)
+    return decode_any(data, start) if packet is None else packet
+
+
+def decode_any(data: bytes | memoryview, start: int = 0) -> Packet | Unknown:
+    """The same, in Python."""
     if start >= len(data):
         return TRUNCATED
     version = data[start] >> 4
@@ -284,3 +294,10 @@ def _starts_association(data: bytes | memoryview, offset: int, end: int) -> bool
         return True
     kind, length = _SCTP_CHUNK.unpack_from(data, chunk)
     return kind not in _SCTP_LATER or length < (_SCTP_CHUNK_HEADER if kind else _SCTP_DATA_CHUNK)
+
+
+def _nothing(_data: bytes | memoryview, _start: int, _type: type[Packet]) -> None:
+    """Where nothing is compiled."""
+
+
+_decode: Any = _nothing if road is None else road.decode

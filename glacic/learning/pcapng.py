@@ -8,7 +8,7 @@ Refuses to guess: a block that contradicts itself, or its section, raises Damage
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -39,7 +39,8 @@ class Interface:
 
     def time_ns(self, high: int, low: int) -> int:
         """Nanoseconds since the epoch of a time in two halves."""
-        return min(max((high << 32 | low) * _NS // self.units + self.offset_s * _NS, 0), LAST_TIME_NS)
+        time_ns = (high << 32 | low) * _NS // self.units + self.offset_s * _NS
+        return time_ns if 0 <= time_ns <= LAST_TIME_NS else min(max(time_ns, 0), LAST_TIME_NS)
 
 
 class Layout:
@@ -75,9 +76,7 @@ def records(stream: Stream, on_interface: Callable[[int], None]) -> Iterator[Rec
     interfaces: list[Interface] = []
     time_ns = 0  # of the last packet: simple packets have none of their own
     while stream.need(8):
-        for record in _plain_packets(stream, layout, interfaces):
-            time_ns = record.time_ns
-            yield record
+        time_ns = yield from _plain_packets(stream, layout, interfaces, time_ns)
         if not stream.need(8):
             break
         kind, length = layout.block.unpack_from(stream.buffer, stream.at)
@@ -110,10 +109,13 @@ def records(stream: Stream, on_interface: Callable[[int], None]) -> Iterator[Rec
     stream.end()
 
 
-def _plain_packets(stream: Stream, layout: Layout, interfaces: list[Interface]) -> Iterator[Record]:
+def _plain_packets(
+    stream: Stream, layout: Layout, interfaces: list[Interface], time_ns: int
+) -> Generator[Record, None, int]:
     """The enhanced packet blocks that come next, as far as they are in the buffer and nothing is wrong with them.
 
-    That is nearly all of any capture, so this loop runs once a packet; `records` would say the same of each.
+    That is nearly all of any capture, so this loop runs once a packet; `records` would say the same of each. Returns
+    the time of the last packet, which is `time_ns` until there is one.
     """
     buffer, at, unpack, length_at = stream.buffer, stream.at, layout.whole.unpack_from, layout.length.unpack_from
     end, known = len(buffer), len(interfaces)
@@ -130,10 +132,12 @@ def _plain_packets(stream: Stream, layout: Layout, interfaces: list[Interface]) 
             or length > MAX_BLOCK
             or length_at(buffer, after - 4)[0] != length
         ):
-            return
+            break
         interface = interfaces[number]
-        yield made((interface.time_ns(high, low), interface.link_type, buffer[data : data + captured], original))
+        time_ns = interface.time_ns(high, low)
+        yield made((time_ns, interface.link_type, buffer[data : data + captured], original))
         at = stream.at = after
+    return time_ns
 
 
 def _section(stream: Stream) -> Layout:

@@ -22,7 +22,7 @@ from sqlalchemy.sql import ColumnElement
 
 from glacic.learning import schema
 from glacic.learning import statements as sql
-from glacic.learning.cache import Batch, Written
+from glacic.learning.cache import Batch, ParsedKey, Written
 from glacic.learning.census import TOFU
 from glacic.learning.database import Database, Row
 from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
@@ -246,7 +246,7 @@ class Store:
             run(sql.PRUNE_ADDRESSES, ((*key, *key) for key in crowded))
             run(sql.ADD_TRANSITION, (_transition_row(transition) for transition in batch.transitions))
 
-    def add_kernel_counts(self, counts: Iterable[tuple[FlowKey, int]], now_ns: int) -> None:
+    def add_kernel_counts(self, counts: Iterable[tuple[ParsedKey, int]], now_ns: int) -> None:
         """Take over the counters of learned elements, as read from the kernel: (key, packets since the element was
         made).
 
@@ -313,7 +313,7 @@ _blob = (
 )
 
 
-def _bound(key: FlowKey) -> Row:
+def _bound(key: ParsedKey) -> Row:
     policy, source, protocol, port, destination = key
     return policy, _blob(source), protocol, port, _blob(destination)
 

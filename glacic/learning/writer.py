@@ -18,8 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from glacic.errors import StoreError
-from glacic.learning.cache import Batch, FlowCache
-from glacic.learning.flow import FlowKey
+from glacic.learning.cache import Batch, FlowCache, ParsedKey
 from glacic.learning.store import Store
 from glacic.learning.switch import SavedLearning
 
@@ -107,7 +106,7 @@ class Writer:
         if self._thread.is_alive() or self._trouble:
             raise StoreError(f"changes of flows are lost: {self._trouble or 'the writer does not end'}")
 
-    def add_kernel_counts(self, counts: Sequence[tuple[FlowKey, int]], now_ns: int) -> bool:
+    def add_kernel_counts(self, counts: Sequence[tuple[ParsedKey, int]], now_ns: int) -> bool:
         """Have the store take over a page of element counters.
 
         Waits its turn. False: not now, the database cannot be written; counters are absolute, the next reading makes

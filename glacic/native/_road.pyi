@@ -1,10 +1,12 @@
 """The types of the extension module; road.c says what it is."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
+T = TypeVar("T", bound=tuple[object, ...])
 Figures = dict[str, int | tuple[int, ...]]
 
-def decode(data: bytes) -> tuple[bytes, bytes, int, int] | None: ...
+def decode(data: bytes | memoryview, start: int, kind: type[T]) -> T | None: ...
 
 class Table:
     def __init__(self, capacity: int) -> None: ...

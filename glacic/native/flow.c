@@ -11,6 +11,7 @@
 enum { TCP = 6, UDP = 17 };                                                            /* IANA */
 enum { IPV4_LENGTH = 20, IPV6_LENGTH = 40, TCP_LENGTH = 20, UDP_LENGTH = 8 };          /* RFC 791, 8200, 9293, 768 */
 enum { ANY_FRAGMENT = 0x3fff }; /* "more fragments", or an offset */
+enum { FIN = 0x01, SYN = 0x02, RST = 0x04, ACK = 0x10 };
 
 bool decode(const uint8_t *data, size_t size, struct packet *packet)
 {
@@ -42,12 +43,16 @@ bool decode(const uint8_t *data, size_t size, struct packet *packet)
     size_t end = total && total < size ? total : size; /* of what can be read */
     const uint8_t *transport = data + header;
     size_t own;
+    packet->first = true;
+    packet->ends = false;
     if (packet->protocol == TCP) {
         if (header + TCP_LENGTH > end)
             return false;
         own = (size_t)(transport[12] >> 4) << 2;
         if (own < TCP_LENGTH)
             return false;
+        packet->first = (transport[13] & (SYN | ACK | RST | FIN)) == SYN;
+        packet->ends = transport[13] & (FIN | RST);
     } else if (packet->protocol == UDP) {
         if (header + UDP_LENGTH > end)
             return false;
@@ -59,6 +64,7 @@ bool decode(const uint8_t *data, size_t size, struct packet *packet)
     }
     if (total && header + own > total)
         return false;
+    packet->source_port = (uint16_t)be16(transport);
     packet->port = (uint16_t)be16(transport + 2);
     return true;
 }

@@ -48,16 +48,30 @@ typedef struct {
     uint32_t threshold, seen; /* what the kernel waits for; packets since `looked_ns` */
     uint64_t looked_ns, came_ns, now_ns;
     uint8_t *buffer;
+    bool running;
 } Log;
 
 /* ---- netlink */
 
+/* As _number() in glacic/ctlplane/netlink.py. */
+static uint32_t number_in(const struct attribute *attribute)
+{
+    switch (attribute->length) {
+    case sizeof(uint16_t):
+        return be16(attribute->data);
+    case sizeof(uint32_t):
+        return be32(attribute->data);
+    }
+    return 0;
+}
+
 static void read_logged(const uint8_t *message, size_t length, struct logged *logged)
 {
+    size_t start = NLMSG_HDRLEN + sizeof(struct nfgenmsg);
     memset(logged, 0, sizeof *logged);
     const uint8_t *hardware = NULL;
     bool ethernet = false;
-    struct attribute attribute = {.at = message + NLMSG_HDRLEN + sizeof(struct nfgenmsg), .end = message + length};
+    struct attribute attribute = {.at = message + (start < length ? start : length), .end = message + length};
     while (next_attribute(&attribute)) {
         const uint8_t *data = attribute.data;
         switch (attribute.type) {
@@ -70,17 +84,17 @@ static void read_logged(const uint8_t *message, size_t length, struct logged *lo
             logged->size = attribute.length;
             break;
         case NFULA_MARK:
-            if (attribute.length == sizeof(uint32_t))
-                logged->mark = be32(data);
+            logged->mark = number_in(&attribute);
             break;
         case NFULA_SEQ:
             if ((logged->numbered = attribute.length == sizeof(uint32_t)))
                 logged->sequence = be32(data);
             break;
         case NFULA_HWTYPE:
-            ethernet = attribute.length == sizeof(uint16_t) && be16(data) == ARPHRD_ETHER;
+            ethernet = number_in(&attribute) == ARPHRD_ETHER;
             break;
         case NFULA_HWADDR: /* struct nfulnl_msg_packet_hw */
+            hardware = NULL;
             if (attribute.length >= sizeof(struct nfulnl_msg_packet_hw) && be16(data) == MAC_LENGTH)
                 hardware = data + offsetof(struct nfulnl_msg_packet_hw, hw_addr);
             break;
@@ -170,8 +184,7 @@ static bool next_packet(const uint8_t **at, size_t *left, struct logged *logged)
         size_t step = NLMSG_ALIGN(header.nlmsg_len);
         *at += step < *left ? step : *left;
         *left -= step < *left ? step : *left;
-        if (header.nlmsg_type == (NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_PACKET) &&
-            header.nlmsg_len >= NLMSG_HDRLEN + sizeof(struct nfgenmsg)) {
+        if (header.nlmsg_type == (NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_PACKET)) {
             read_logged(message, header.nlmsg_len, logged);
             return true;
         }
@@ -207,7 +220,7 @@ static bool take_all(Log *log, const uint8_t *data, size_t left, PyThreadState *
             if (!take_by_python(log, &logged))
                 return false;
             *thread = PyEval_SaveThread();
-            count(log, &logged); /* whoever sees it counted can rely on its decision */
+            count(log, &logged); /* what has been counted has also been decided  */
             latency_add(&log->latency, monotonic_ns() - log->came_ns, 1);
             packets++;
             more = next_packet(&data, &left, &logged);
@@ -217,21 +230,22 @@ static bool take_all(Log *log, const uint8_t *data, size_t left, PyThreadState *
     return true;
 }
 
-static PyObject *log_run(Log *log, PyObject *early)
+static PyObject *run(Log *log, PyObject *early)
 {
-    if (!PyList_Check(early)) {
-        PyErr_SetString(PyExc_TypeError, "run() takes the list of what came before it");
-        return NULL;
-    }
     PyThreadState *thread;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(early); i++) {
-        PyObject *datagram = PyList_GET_ITEM(early, i);
-        if (!PyBytes_Check(datagram))
-            continue;
-        thread = PyEval_SaveThread();
-        if (!take_all(log, (const uint8_t *)PyBytes_AS_STRING(datagram), (size_t)PyBytes_GET_SIZE(datagram), &thread))
+        PyObject *datagram = Py_NewRef(PyList_GET_ITEM(early, i));
+        bool good = true;
+        if (PyBytes_Check(datagram)) {
+            const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(datagram);
+            thread = PyEval_SaveThread();
+            good = take_all(log, data, (size_t)PyBytes_GET_SIZE(datagram), &thread);
+            if (good)
+                PyEval_RestoreThread(thread);
+        }
+        Py_DECREF(datagram);
+        if (!good)
             return NULL;
-        PyEval_RestoreThread(thread);
     }
     thread = PyEval_SaveThread();
     while (!atomic_load(&log->stopping)) {
@@ -241,7 +255,12 @@ static PyObject *log_run(Log *log, PyObject *early)
                 return NULL;
         } else if (errno == ENOBUFS) {
             log->overruns++;
-        } else if (errno != EAGAIN && errno != EINTR) {
+        } else if (errno == EINTR) {
+            PyEval_RestoreThread(thread);
+            if (PyErr_CheckSignals() < 0) /* only ever in the main thread */
+                return NULL;
+            thread = PyEval_SaveThread();
+        } else if (errno != EAGAIN) {
             PyEval_RestoreThread(thread);
             return PyErr_SetFromErrno(PyExc_OSError);
         }
@@ -250,14 +269,30 @@ static PyObject *log_run(Log *log, PyObject *early)
     Py_RETURN_NONE;
 }
 
+static PyObject *log_run(Log *log, PyObject *early)
+{
+    if (!PyList_Check(early)) {
+        PyErr_SetString(PyExc_TypeError, "run() takes the list of what came before it");
+        return NULL;
+    }
+    if (log->running) {
+        PyErr_SetString(PyExc_RuntimeError, "it is running already");
+        return NULL;
+    }
+    log->running = true;
+    PyObject *none = run(log, early);
+    log->running = false;
+    return none;
+}
+
 /* ---- Python */
 
 static PyObject *log_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(named))
 {
     int socket;
-    unsigned short group;
+    uint16_t group;
     PyObject *rules, *ask;
-    if (!PyArg_ParseTuple(arguments, "iHO!O", &socket, &group, &Rules_Type, &rules, &ask))
+    if (!PyArg_ParseTuple(arguments, "iO&O!O", &socket, to_u16, &group, &Rules_Type, &rules, &ask))
         return NULL;
     Log *log = (Log *)type->tp_alloc(type, 0);
     if (!log)

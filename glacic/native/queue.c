@@ -2,8 +2,9 @@
  *
  * As many packets as have come are read at once, one where there is one: nothing waits for company. They are answered in
  * their order, in one send: packets in a row with the same answer by one batch verdict, which the kernel takes for
- * everything that it holds up to that id, and everything before has been answered. A packet whose flow is not in the
- * table (or that is anything but plain TCP or UDP) is put to Python, after what came before it was answered.
+ * everything that it holds up to that id, and everything before has been answered. Where a send fails that is not so: then
+ * the next one begins with a drop of all that was to be answered. A packet whose flow is not in the table (or that is
+ * anything but plain TCP or UDP) is put to Python, after what came before it was answered.
  *
  * Whatever comes is answered, also what cannot be read: a packet that is not answered would hold its place for ever.
  * The messages: linux/netfilter/nfnetlink_queue.h.
@@ -73,6 +74,9 @@ typedef struct {
     struct held held[BATCH];
     struct answer answers[BATCH];
     unsigned answered;
+    bool failed; /* to answer everything up to this one */
+    uint32_t failed_id;
+    bool running;
     uint64_t came_ns; /* when the packets that are being answered were read */
 } Queue;
 
@@ -87,8 +91,10 @@ static bool read_held(const uint8_t *message, size_t length, struct held *held)
         const uint8_t *data = attribute.data;
         switch (attribute.type) {
         case NFQA_PACKET_HDR:
-            if ((has_id = attribute.length >= sizeof(uint32_t)))
+            if (attribute.length >= sizeof(uint32_t)) {
+                has_id = true;
                 held->id = be32(data);
+            }
             break;
         case NFQA_MARK:
             if (attribute.length >= sizeof(uint32_t))
@@ -113,48 +119,62 @@ static bool read_held(const uint8_t *message, size_t length, struct held *held)
     return has_id;
 }
 
-/* Sends what has been decided. Verdicts for several packets in a row that are the same are one. */
+/* Returns the end of the message. batch: for everything up to the answer's id. */
+static uint8_t *add_verdict(const Queue *queue, uint8_t *end, const struct answer *answer, bool batch)
+{
+    size_t size = answer->marked ? sizeof(struct verdict) : offsetof(struct verdict, mark_header);
+    struct verdict message = {
+        .header = {.nlmsg_len = (uint32_t)size,
+                   .nlmsg_type = (uint16_t)(NFNL_SUBSYS_QUEUE << 8 | (batch ? NFQNL_MSG_VERDICT_BATCH : NFQNL_MSG_VERDICT)),
+                   .nlmsg_flags = NLM_F_REQUEST},
+        .nfgen = {.nfgen_family = 0, .version = NFNETLINK_V0, .res_id = htons(queue->number)},
+        .verdict_header = {sizeof(struct nlattr) + sizeof(struct nfqnl_msg_verdict_hdr), NFQA_VERDICT_HDR},
+        .verdict = {.verdict = htonl(answer->accept ? NF_ACCEPT : NF_DROP), .id = htonl(answer->id)},
+        .mark_header = {sizeof(struct nlattr) + sizeof(uint32_t), NFQA_MARK},
+        .mark = htonl(answer->mark),
+    };
+    memcpy(end, &message, size);
+    return end + size;
+}
+
+/* Sends what has been decided. Verdicts for several packets in a row that are the same are one. Returns 0, or errno. */
 static int flush(Queue *queue)
 {
-    struct verdict messages[BATCH];
+    struct verdict messages[BATCH + 1];
     uint8_t *end = (uint8_t *)messages;
+    if (!queue->answered)
+        return 0;
+    if (queue->failed) /* they are still held, and a batch verdict further on would be theirs too */
+        end = add_verdict(queue, end, &(struct answer){.id = queue->failed_id}, true);
     for (unsigned i = 0; i < queue->answered;) {
         const struct answer *first = &queue->answers[i];
         unsigned last = i;
         while (last + 1 < queue->answered && queue->answers[last + 1].accept == first->accept &&
                queue->answers[last + 1].marked == first->marked && queue->answers[last + 1].mark == first->mark)
             last++;
-        size_t size = first->marked ? sizeof(struct verdict) : offsetof(struct verdict, mark_header);
-        struct verdict message = {
-            .header = {.nlmsg_len = (uint32_t)size,
-                       .nlmsg_type = (uint16_t)(NFNL_SUBSYS_QUEUE << 8 | (last > i ? NFQNL_MSG_VERDICT_BATCH : NFQNL_MSG_VERDICT)),
-                       .nlmsg_flags = NLM_F_REQUEST},
-            .nfgen = {.nfgen_family = 0, .version = NFNETLINK_V0, .res_id = htons(queue->number)},
-            .verdict_header = {sizeof(struct nlattr) + sizeof(struct nfqnl_msg_verdict_hdr), NFQA_VERDICT_HDR},
-            .verdict = {.verdict = htonl(first->accept ? NF_ACCEPT : NF_DROP), .id = htonl(queue->answers[last].id)},
-            .mark_header = {sizeof(struct nlattr) + sizeof(uint32_t), NFQA_MARK},
-            .mark = htonl(first->mark),
-        };
-        memcpy(end, &message, size);
-        end += size;
+        end = add_verdict(queue, end, &queue->answers[last], last > i);
         i = last + 1;
     }
     int error = 0;
-    if (queue->answered && send(queue->socket, messages, (size_t)(end - (uint8_t *)messages), 0) < 0) {
+    queue->failed = send(queue->socket, messages, (size_t)(end - (uint8_t *)messages), 0) < 0;
+    if (queue->failed) {
         error = errno;
+        queue->failed_id = queue->answers[queue->answered - 1].id;
         queue->verdict_errors += queue->answered;
     }
-    if (queue->answered)
-        latency_add(&queue->latency, monotonic_ns() - queue->came_ns, queue->answered);
+    latency_add(&queue->latency, monotonic_ns() - queue->came_ns, queue->answered);
     queue->processed += queue->answered;
     queue->answered = 0;
     return error;
 }
 
+/* Whatever is neither "accept" nor "reject" is a drop. */
 static void answer(Queue *queue, uint32_t id, int verdict, bool marked, uint32_t mark)
 {
-    queue->answers[queue->answered++] = (struct answer){
-        .id = id, .mark = marked ? mark : 0, .marked = marked, .accept = verdict != VERDICT_DROP};
+    bool accept = verdict == VERDICT_ACCEPT || verdict == VERDICT_REJECT;
+    marked = marked && accept;
+    queue->answers[queue->answered++] =
+        (struct answer){.id = id, .mark = marked ? mark : 0, .marked = marked, .accept = accept};
     if (verdict == VERDICT_ACCEPT)
         queue->accepted++;
     else
@@ -236,7 +256,7 @@ static bool answer_by_python(Queue *queue, const struct held *held, int *tell)
     Py_DECREF(answered);
     if (!good)
         return false;
-    answer(queue, held->id, verdict, mark >= 0 && verdict != VERDICT_DROP, (uint32_t)mark);
+    answer(queue, held->id, verdict, mark >= 0, (uint32_t)mark);
     if (ethernet >= 0) {
         unsigned place = 0;
         while (place < INTERFACES && queue->interfaces[place].number != held->interface)
@@ -264,57 +284,110 @@ static bool answer_all(Queue *queue, unsigned count, PyThreadState **thread)
         if (i == count && !error)
             return true;
         PyEval_RestoreThread(*thread);
-        if (error && !say(queue, error))
-            return false;
         int tell = 0;
-        if (i < count && !answer_by_python(queue, &queue->held[i++], &tell))
-            return false;
-        *thread = PyEval_SaveThread();
-        if (tell) { /* whoever is woken by it would take the processor, and the interpreter, before the answer is sent */
+        bool good = !error || say(queue, error);
+        if (good && i < count)
+            good = answer_by_python(queue, &queue->held[i++], &tell);
+        if (good && tell) { /* whoever it wakes would take the processor, and the interpreter, before the answer is sent */
+            *thread = PyEval_SaveThread();
             error = flush(queue);
             PyEval_RestoreThread(*thread);
-            if ((error && !say(queue, error)) || !call(queue->tell))
-                return false;
-            *thread = PyEval_SaveThread();
+            good = (!error || say(queue, error)) && call(queue->tell);
         }
+        if (!good) {
+            queue->failed = true;
+            queue->failed_id = queue->held[count - 1].id;
+            return false;
+        }
+        *thread = PyEval_SaveThread();
     }
 }
 
-/* The packets in one datagram, put behind those that are held already. */
-static unsigned add_held(Queue *queue, const uint8_t *datagram, size_t size, unsigned held)
+/* The packets in what is left of a datagram, put behind those that are held already, up to BATCH. */
+static unsigned add_held(Queue *queue, struct iovec *left, unsigned held)
 {
-    while (size >= NLMSG_HDRLEN && held < BATCH) {
+    while (left->iov_len >= NLMSG_HDRLEN && held < BATCH) {
+        const uint8_t *message = left->iov_base;
         struct nlmsghdr header;
-        memcpy(&header, datagram, sizeof header);
-        size_t length = header.nlmsg_len < size ? header.nlmsg_len : size; /* cut: what there is of it */
+        memcpy(&header, message, sizeof header);
+        size_t length = header.nlmsg_len < left->iov_len ? header.nlmsg_len : left->iov_len; /* cut: what there is of it */
         if (length < NLMSG_HDRLEN)
             break;
         if (header.nlmsg_type == (NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET) &&
-            length >= NLMSG_HDRLEN + sizeof(struct nfgenmsg) && read_held(datagram, length, &queue->held[held])) {
+            length >= NLMSG_HDRLEN + sizeof(struct nfgenmsg) && read_held(message, length, &queue->held[held])) {
             held++;
         } else if (header.nlmsg_type == NLMSG_ERROR && length >= NLMSG_HDRLEN + sizeof(int)) {
             int error;
-            memcpy(&error, datagram + NLMSG_HDRLEN, sizeof error);
+            memcpy(&error, message + NLMSG_HDRLEN, sizeof error);
             queue->verdict_errors += error != 0; /* the packet had gone: its interface went down */
         }
-        size_t step = NLMSG_ALIGN(length);
-        if (step >= size)
-            break;
-        datagram += step;
-        size -= step;
+        size_t step = NLMSG_ALIGN(length) < left->iov_len ? NLMSG_ALIGN(length) : left->iov_len;
+        left->iov_base = (uint8_t *)left->iov_base + step;
+        left->iov_len -= step;
     }
+    if (held < BATCH) /* else there may be more in it */
+        left->iov_len = 0;
     return held;
 }
 
-/* Reads what has come, waiting for the first packet as long as the socket's time-out says. -1: errno. */
-static int receive(Queue *queue)
+/* Answers every packet in these datagrams, which have just come; they are empty then. As answer_all(). */
+static bool take_all(Queue *queue, struct iovec *datagrams, unsigned count, PyThreadState **thread)
 {
-    int count = recvmmsg(queue->socket, queue->messages, BATCH, MSG_WAITFORONE, NULL);
+    bool good = true;
     unsigned held = 0;
     queue->came_ns = monotonic_ns();
-    for (int i = 0; i < count; i++)
-        held = add_held(queue, queue->datagrams[i], queue->messages[i].msg_len, held);
-    return count < 0 ? -1 : (int)held;
+    atomic_store(&queue->answering, ++queue->reads);
+    for (unsigned i = 0; good && i < count;) {
+        held = add_held(queue, &datagrams[i], held);
+        i += !datagrams[i].iov_len;
+        if (held == BATCH || (held && i == count)) {
+            good = answer_all(queue, held, thread);
+            held = 0;
+        }
+    }
+    atomic_store(&queue->answering, 0);
+    return good;
+}
+
+static PyObject *run(Queue *queue, PyObject *early)
+{
+    PyThreadState *thread;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(early); i++) {
+        PyObject *datagram = Py_NewRef(PyList_GET_ITEM(early, i));
+        bool good = true;
+        if (PyBytes_Check(datagram)) {
+            struct iovec bytes = {PyBytes_AS_STRING(datagram), (size_t)PyBytes_GET_SIZE(datagram)};
+            thread = PyEval_SaveThread();
+            good = take_all(queue, &bytes, 1, &thread);
+            if (good)
+                PyEval_RestoreThread(thread);
+        }
+        Py_DECREF(datagram);
+        if (!good)
+            return NULL;
+    }
+    thread = PyEval_SaveThread();
+    while (!atomic_load(&queue->stopping)) {
+        /* waits for the first packet as long as the socket's time-out says */
+        int count = recvmmsg(queue->socket, queue->messages, BATCH, MSG_WAITFORONE, NULL);
+        if (count >= 0) {
+            struct iovec datagrams[BATCH];
+            for (int i = 0; i < count; i++)
+                datagrams[i] = (struct iovec){queue->datagrams[i], queue->messages[i].msg_len};
+            if (!take_all(queue, datagrams, (unsigned)count, &thread))
+                return NULL;
+        } else if (errno == EINTR) {
+            PyEval_RestoreThread(thread);
+            if (PyErr_CheckSignals() < 0) /* only ever in the main thread */
+                return NULL;
+            thread = PyEval_SaveThread();
+        } else if (errno != EAGAIN && errno != ENOBUFS) {
+            PyEval_RestoreThread(thread);
+            return PyErr_SetFromErrno(PyExc_OSError);
+        }
+    }
+    PyEval_RestoreThread(thread);
+    Py_RETURN_NONE;
 }
 
 static PyObject *queue_run(Queue *queue, PyObject *early)
@@ -323,36 +396,14 @@ static PyObject *queue_run(Queue *queue, PyObject *early)
         PyErr_SetString(PyExc_TypeError, "run() takes the list of what came before it");
         return NULL;
     }
-    PyThreadState *thread;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(early); i++) {
-        PyObject *datagram = PyList_GET_ITEM(early, i);
-        if (!PyBytes_Check(datagram))
-            continue;
-        queue->came_ns = monotonic_ns();
-        unsigned held = add_held(queue, (const uint8_t *)PyBytes_AS_STRING(datagram),
-                                 (size_t)PyBytes_GET_SIZE(datagram), 0);
-        thread = PyEval_SaveThread();
-        if (!answer_all(queue, held, &thread))
-            return NULL;
-        PyEval_RestoreThread(thread);
+    if (queue->running) {
+        PyErr_SetString(PyExc_RuntimeError, "it is running already");
+        return NULL;
     }
-    thread = PyEval_SaveThread();
-    while (!atomic_load(&queue->stopping)) {
-        int held = receive(queue);
-        if (held < 0) {
-            if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS)
-                continue;
-            PyEval_RestoreThread(thread);
-            return PyErr_SetFromErrno(PyExc_OSError);
-        }
-        atomic_store(&queue->answering, ++queue->reads);
-        bool good = answer_all(queue, (unsigned)held, &thread);
-        atomic_store(&queue->answering, 0);
-        if (!good)
-            return NULL;
-    }
-    PyEval_RestoreThread(thread);
-    Py_RETURN_NONE;
+    queue->running = true;
+    PyObject *none = run(queue, early);
+    queue->running = false;
+    return none;
 }
 
 /* ---- Python */
@@ -360,9 +411,9 @@ static PyObject *queue_run(Queue *queue, PyObject *early)
 static PyObject *queue_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(named))
 {
     int socket;
-    unsigned short number;
+    uint16_t number;
     PyObject *rules, *ask, *tell, *trouble;
-    if (!PyArg_ParseTuple(arguments, "iHO!OOO", &socket, &number, &Rules_Type, &rules, &ask, &tell, &trouble))
+    if (!PyArg_ParseTuple(arguments, "iO&O!OOO", &socket, to_u16, &number, &Rules_Type, &rules, &ask, &tell, &trouble))
         return NULL;
     Queue *queue = (Queue *)type->tp_alloc(type, 0);
     if (!queue)

@@ -16,6 +16,10 @@
 void road_lock(void);
 void road_unlock(void);
 
+/* For "O&" in PyArg_Parse...(): a number that fits, else an error; "H" and "I" take any number and cut it. */
+int to_u16(PyObject *number, void *to);
+int to_u32(PyObject *number, void *to);
+
 /* ---- flow.c: the key of a flow, and the part of a packet that makes it */
 
 enum { MAC_LENGTH = 6, ADDRESS_MAX = 16 };
@@ -25,7 +29,8 @@ struct packet {
     const uint8_t *source, *destination;
     uint8_t address_length; /* 4 or 16 */
     uint8_t protocol;
-    uint16_t port; /* of the destination, host byte order */
+    uint16_t source_port, port; /* host byte order */
+    bool first, ends;
 };
 
 /* A FlowKey. Compared and hashed as bytes, so every one of them is set. */

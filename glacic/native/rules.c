@@ -60,6 +60,8 @@ const struct policy *rules_logged(const Rules *rules, uint32_t mark, const char 
     const struct configuration *now = rules->now;
     if (!now)
         return NULL;
+    if (!prefix) /* a packet without */
+        prefix = "";
     while (length && !prefix[length - 1])
         length--;
     if (length >= 2 && !memcmp(prefix + length - 2, ": ", 2))
@@ -137,8 +139,12 @@ static bool read_policy(struct configuration *new, PyObject *row, struct policy 
 {
     PyObject *name;
     int by_mac, destination, rejects;
-    Py_ssize_t length;
-    if (!PyTuple_Check(row) || !PyArg_ParseTuple(row, "IUppp", &policy->number, &name, &by_mac, &destination, &rejects))
+    Py_ssize_t length = 0;
+    if (!PyTuple_Check(row)) {
+        PyErr_SetString(PyExc_TypeError, "a policy is a tuple");
+        return false;
+    }
+    if (!PyArg_ParseTuple(row, "O&Uppp", to_u32, &policy->number, &name, &by_mac, &destination, &rejects))
         return false;
     if (!policy->number || policy->number > new->highest) {
         PyErr_SetString(PyExc_ValueError, "a policy's number is at least 1 and at most the highest");
@@ -172,8 +178,8 @@ static bool fill(struct configuration *new, PyObject *rows)
     }
     qsort(new->by_name, (size_t)count, sizeof *new->by_name, by_name);
     for (Py_ssize_t i = 0; i < count; i++) { /* the first of each name */
-        struct policy **last = new->by_name + new->names_count - 1, *next = new->by_name[i];
-        if (!new->names_count || (*last)->name != next->name)
+        struct policy *next = new->by_name[i];
+        if (!new->names_count || new->by_name[new->names_count - 1]->name != next->name)
             new->by_name[new->names_count++] = next;
     }
     return true;
@@ -190,9 +196,9 @@ static PyObject *rules_set(Rules *rules, PyObject *arguments, PyObject *named)
     struct configuration *new = PyMem_Calloc(1, sizeof *new);
     if (!new)
         return PyErr_NoMemory();
-    if (!PyArg_ParseTupleAndKeywords(arguments, named, "O!O!IpIIIII", words, &Table_Type, &table, &PyTuple_Type, &rows,
-                                     &new->highest, &window, &new->field, &new->asked, &new->reject, &new->number_low,
-                                     &new->low_numbers)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, named, "O!O!O&pO&O&O&O&O&", words, &Table_Type, &table, &PyTuple_Type,
+                                     &rows, to_u32, &new->highest, &window, to_u32, &new->field, to_u32, &new->asked,
+                                     to_u32, &new->reject, to_u32, &new->number_low, to_u32, &new->low_numbers)) {
         PyMem_Free(new);
         return NULL;
     }
@@ -217,12 +223,11 @@ static PyObject *rules_clear(Rules *rules, PyObject *Py_UNUSED(none))
 /* state(mark, payload, mac, now_ns) -> the flow's state, with the packet counted; 0 where Python is to be asked. */
 static PyObject *rules_state_of(Rules *rules, PyObject *arguments)
 {
-    unsigned int mark;
-    uint32_t others;
+    uint32_t mark, others;
     Py_buffer payload, mac;
     unsigned long long now_ns;
     enum state state = NO_STATE;
-    if (!PyArg_ParseTuple(arguments, "Iy*z*K", &mark, &payload, &mac, &now_ns))
+    if (!PyArg_ParseTuple(arguments, "O&y*z*K", to_u32, &mark, &payload, &mac, &now_ns))
         return NULL;
     road_lock();
     const struct policy *policy = rules_asked(rules, mark, &others);

@@ -6,7 +6,7 @@
  * the cache collects it: `drain` for the writer, `collect` and `remove` for one flow.
  *
  * Open addressing with linear probing over slot numbers, at most half full; a removal shifts back what stands behind it,
- * so there are no tombstones. The hash is keyed by a random seed, because whoever sends the packets chooses the keys.
+ * so there are no tombstones. The hash is keyed by random numbers, because whoever sends the packets chooses the keys.
  */
 #include "road.h"
 
@@ -34,8 +34,10 @@ struct table {
     struct slot *slots;
     uint32_t capacity, used, fresh, free; /* slots; in use; the first never used; the first free one + 1, 0 for none */
     uint32_t *index, mask;                /* slot number + 1, 0 for none */
-    uint32_t *changed, changes;           /* slots with packets that are not collected */
-    uint64_t seed, hits;
+    uint32_t *changed, first, changes;    /* a ring of `capacity`: slots with packets that are not collected */
+    uint32_t round;                       /* how many of them `drain` has still to look at, if it is `draining` */
+    bool draining;
+    uint64_t seed, factor, hits;
 };
 
 static uint32_t hash_of(const Table *table, const struct key *key)
@@ -43,7 +45,7 @@ static uint32_t hash_of(const Table *table, const struct key *key)
     uint64_t words[(sizeof *key + 7) / 8] = {0}, hash = table->seed;
     memcpy(words, key, sizeof *key);
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        unsigned __int128 product = (unsigned __int128)(hash ^ words[i]) * 0x9e3779b97f4a7c15u;
+        unsigned __int128 product = (unsigned __int128)(hash ^ words[i]) * table->factor;
         hash = (uint64_t)product ^ (uint64_t)(product >> 64) ^ table->seed;
     }
     return (uint32_t)(hash ^ hash >> 32);
@@ -76,7 +78,8 @@ static void count(Table *table, struct slot *slot, uint64_t now_ns)
     slot->last_seen_ns = now_ns;
     if (!slot->listed) {
         slot->listed = true;
-        table->changed[table->changes++] = (uint32_t)(slot - table->slots);
+        uint32_t place = table->first + table->changes++;
+        table->changed[place < table->capacity ? place : place - table->capacity] = (uint32_t)(slot - table->slots);
     }
 }
 
@@ -135,14 +138,19 @@ static PyObject *release_slot(Table *table, struct slot *slot)
 
 /* ---- Python */
 
-uint32_t table_number(Table *table, PyObject *name)
+/* 0: no flow of this policy was ever in here, or a Python error is set. */
+static uint32_t known_number(Table *table, PyObject *name)
 {
     PyObject *known = PyDict_GetItemWithError(table->numbers, name);
-    if (known)
-        return (uint32_t)PyLong_AsUnsignedLong(known);
-    if (PyErr_Occurred())
-        return 0;
-    uint32_t number = (uint32_t)PyDict_Size(table->numbers) + 1;
+    return known ? (uint32_t)PyLong_AsUnsignedLong(known) : 0;
+}
+
+uint32_t table_number(Table *table, PyObject *name)
+{
+    uint32_t number = known_number(table, name);
+    if (number || PyErr_Occurred())
+        return number;
+    number = (uint32_t)PyDict_Size(table->numbers) + 1;
     PyObject *value = PyLong_FromUnsignedLong(number);
     if (!value || PyDict_SetItem(table->numbers, name, value) < 0)
         number = 0;
@@ -150,31 +158,28 @@ uint32_t table_number(Table *table, PyObject *name)
     return number;
 }
 
-/* A FlowKey, or a tuple like it: policy, source, protocol, port, destination. */
-static bool read_key(Table *table, PyObject *object, struct key *key)
+/* A FlowKey, or a tuple like it: policy, source, protocol, port, destination. `number` gives its policy's number. */
+static bool read_key(Table *table, PyObject *object, uint32_t (*number)(Table *, PyObject *), struct key *key)
 {
     PyObject *policy;
     const char *source, *destination;
     Py_ssize_t source_length, destination_length;
     unsigned char protocol;
-    unsigned short port;
+    uint16_t port;
     if (!PyTuple_Check(object)) {
         PyErr_SetString(PyExc_TypeError, "a flow key is a tuple");
         return false;
     }
-    if (!PyArg_ParseTuple(object, "Uy#bHy#", &policy, &source, &source_length, &protocol, &port, &destination,
+    if (!PyArg_ParseTuple(object, "Uy#bO&y#", &policy, &source, &source_length, &protocol, to_u16, &port, &destination,
                           &destination_length))
         return false;
     if (source_length > ADDRESS_MAX || destination_length > ADDRESS_MAX) {
         PyErr_SetString(PyExc_ValueError, "an address is at most 16 bytes");
         return false;
     }
-    uint32_t number = table_number(table, policy);
-    if (!number)
-        return false;
-    make_key(key, number, protocol, port, (const uint8_t *)source, (size_t)source_length,
+    make_key(key, number(table, policy), protocol, port, (const uint8_t *)source, (size_t)source_length,
              (const uint8_t *)destination, (size_t)destination_length);
-    return true;
+    return key->policy || !PyErr_Occurred();
 }
 
 static bool allocate(Table *table, uint32_t capacity)
@@ -199,7 +204,8 @@ static bool allocate(Table *table, uint32_t capacity)
     table->changed = changed;
     table->capacity = capacity;
     table->mask = places - 1;
-    table->used = table->fresh = table->free = table->changes = 0;
+    table->used = table->fresh = table->free = table->first = table->changes = table->round = 0;
+    table->draining = false;
     road_unlock();
     free(old_slots);
     free(old_index);
@@ -211,8 +217,8 @@ enum { CAPACITY_MAX = 1 << 30 };
 
 static bool read_capacity(PyObject *arguments, uint32_t *capacity)
 {
-    unsigned long wanted;
-    if (!PyArg_ParseTuple(arguments, "k", &wanted))
+    Py_ssize_t wanted;
+    if (!PyArg_ParseTuple(arguments, "n", &wanted))
         return false;
     if (wanted < 1 || wanted > CAPACITY_MAX) {
         PyErr_SetString(PyExc_ValueError, "a table holds 1 to 2**30 flows");
@@ -230,14 +236,16 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *Py
     Table *table = (Table *)type->tp_alloc(type, 0);
     if (!table)
         return NULL;
+    uint64_t random[2];
     table->numbers = PyDict_New();
-    if (!table->numbers || getrandom(&table->seed, sizeof table->seed, 0) != sizeof table->seed ||
-        !allocate(table, capacity)) {
+    if (!table->numbers || getrandom(random, sizeof random, 0) != sizeof random || !allocate(table, capacity)) {
         if (!PyErr_Occurred())
             PyErr_SetFromErrno(PyExc_OSError);
         Py_DECREF(table);
         return NULL;
     }
+    table->seed = random[0];
+    table->factor = random[1] | 1;
     return (PyObject *)table;
 }
 
@@ -258,7 +266,7 @@ static PyObject *table_put(Table *table, PyObject *arguments)
     struct key key;
     int state;
     if (!PyArg_ParseTuple(arguments, "OOiO!", &object, &entry, &state, &PyTuple_Type, &addresses) ||
-        !read_key(table, object, &key))
+        !read_key(table, object, table_number, &key))
         return NULL;
     if (state <= NO_STATE || state >= STATES) {
         PyErr_SetString(PyExc_ValueError, "no such state");
@@ -297,7 +305,7 @@ static PyObject *table_put(Table *table, PyObject *arguments)
 static PyObject *collect_one(Table *table, PyObject *object, bool remove)
 {
     struct key key;
-    if (!read_key(table, object, &key))
+    if (!read_key(table, object, known_number, &key))
         return NULL;
     unsigned long long packets = 0, last_seen_ns = 0;
     PyObject *entry = NULL;
@@ -320,6 +328,9 @@ static PyObject *table_remove(Table *table, PyObject *key) { return collect_one(
 
 enum { DRAIN_MAX = 64 }; /* flows collected under one lock: a microsecond or two that a packet may have to wait */
 
+/* Called again until it gives nothing: then everything is collected that had been counted at the first call. What is
+ * counted meanwhile waits for the next time, else a flood would keep the caller here for as long as it lasts. */
+
 static PyObject *table_drain(Table *table, PyObject *Py_UNUSED(none))
 {
     struct {
@@ -328,8 +339,13 @@ static PyObject *table_drain(Table *table, PyObject *Py_UNUSED(none))
     } found[DRAIN_MAX];
     unsigned number = 0;
     road_lock();
-    while (table->changes && number < DRAIN_MAX) {
-        struct slot *slot = &table->slots[table->changed[--table->changes]];
+    if (!table->draining)
+        table->round = table->changes;
+    while (table->round && number < DRAIN_MAX) {
+        struct slot *slot = &table->slots[table->changed[table->first]];
+        table->first = table->first + 1 < table->capacity ? table->first + 1 : 0;
+        table->changes--;
+        table->round--;
         slot->listed = false;
         if (!slot->entry || !slot->packets)
             continue;
@@ -338,12 +354,14 @@ static PyObject *table_drain(Table *table, PyObject *Py_UNUSED(none))
         found[number++].last_seen_ns = slot->last_seen_ns;
         slot->packets = 0;
     }
+    table->draining = number > 0;
     road_unlock();
     PyObject *list = PyList_New(number);
     for (unsigned i = 0; i < number; i++) {
-        PyObject *row = list ? Py_BuildValue("(NKK)", found[i].entry, (unsigned long long)found[i].packets,
+        PyObject *row = list ? Py_BuildValue("(OKK)", found[i].entry, (unsigned long long)found[i].packets,
                                              (unsigned long long)found[i].last_seen_ns)
                              : NULL;
+        Py_DECREF(found[i].entry);
         if (row)
             PyList_SET_ITEM(list, i, row);
         else
@@ -366,7 +384,13 @@ static PyObject *table_resize(Table *table, PyObject *arguments)
 
 static Py_ssize_t table_length(PyObject *table) { return (Py_ssize_t)((Table *)table)->used; }
 
-static PyObject *table_hits(Table *table, void *Py_UNUSED(none)) { return PyLong_FromUnsignedLongLong(table->hits); }
+static PyObject *table_hits(Table *table, void *Py_UNUSED(none))
+{
+    road_lock();
+    unsigned long long hits = table->hits;
+    road_unlock();
+    return PyLong_FromUnsignedLongLong(hits);
+}
 
 static PyMethodDef methods[] = {
     {"put", (PyCFunction)table_put, METH_VARARGS, "put(key, entry, state, addresses): answer for this flow."},

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import pytest
 from hypothesis import given
@@ -13,9 +13,11 @@ from scapy.layers.l2 import Ether
 from scapy.utils import PcapNgWriter
 
 from glacic.errors import CaptureError
+from glacic.learning import pcapng
+from glacic.learning import stream as stream_module
 from glacic.learning.capture import Capture, Record
 from glacic.learning.pcapng import MAX_BLOCK
-from glacic.learning.stream import LAST_TIME_NS
+from glacic.learning.stream import LAST_TIME_NS, Stream
 
 ETHERNET, RAW, WIFI = 1, 101, 105
 NOW_US = 1_700_000_000_000_005
@@ -276,3 +278,60 @@ def test_no_damage_makes_it_raise_anything_but_a_capture_error(changes):
         assert len(records) <= 1
     except CaptureError as error:
         assert "link type" in str(error)  # noqa: PT017 - both outcomes are fine
+
+
+def no_plain_packets(
+    _stream: Stream, _layout: pcapng.Layout, _interfaces: list[pcapng.Interface], time_ns: int
+) -> Generator[Record, None, int]:
+    """No packet is read the short way."""
+    yield from ()
+    return time_ns
+
+
+MANY = [
+    b"".join(
+        [
+            w.section(),
+            w.interface(),
+            w.interface(RAW, options=w.option(9, b"\x09")),
+            w.packet(b"one"),
+            w.packet(b"two, and more", 1, NOW_US * 1000),
+            w.simple_packet(b"three"),
+            w.packet(b"", more=w.option(1, b"a comment")),
+            w.block(4, bytes(8)),
+            w.packet(b"last"),
+        ]
+    )
+    for w in (W, Writer(">"))
+]
+
+
+@given(
+    st.sampled_from(MANY),
+    st.lists(st.tuples(st.integers(28, len(MANY[0]) - 1), st.integers(0, 255)), max_size=3),
+    st.integers(0, len(MANY[0])),
+    st.integers(1, 200),
+)
+def test_packets_read_the_short_way_are_those_read_the_long_way(
+    whole: bytes, changes: list[tuple[int, int]], cut: int, chunk: int
+) -> None:
+    data = bytearray(whole)
+    for at, value in changes:
+        data[at] = value
+    data = data[:-cut] if cut % 3 == 0 else data
+    outcomes = []
+    for way in (pcapng._plain_packets, no_plain_packets):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pcapng, "_plain_packets", way)
+            patch.setattr(stream_module, "_CHUNK", chunk)
+            try:
+                outcomes.append(read(bytes(data)))
+            except CaptureError as error:
+                outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_nearly_all_packets_are_read_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pcapng, "_packet", None)
+    records, damage = read(W.section() + W.interface() + b"".join(W.packet(bytes(length)) for length in range(200)))
+    assert ([len(record.data) for record in records], damage) == (list(range(200)), None)
