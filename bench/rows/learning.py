@@ -117,8 +117,8 @@ def _stored(glacic: BenchGlacic) -> int:
 
 
 def _highest(seconds: float) -> int:
-    """The highest rung that holds for a while: up from the middle, or down."""
-    at = LADDER.index(5_000)
+    """The highest rung that holds for a while: up from the target, or down."""
+    at = LADDER.index(TARGET_PER_S)
     if _holds(LADDER[at], seconds):
         while at + 1 < len(LADDER) and _holds(LADDER[at + 1], seconds):
             at += 1

@@ -11,11 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from glacic.ctlplane import netlink, setcodec
-from glacic.ctlplane.nlsocket import SOL_NETLINK, NetlinkSocket, refused, set_receive_buffer
+from glacic.ctlplane.nlsocket import NETLINK_NETFILTER, SOL_NETLINK, NetlinkSocket, refused, set_receive_buffer
 from glacic.errors import KernelRefused
 from glacic.firewall.claims import TABLE
 
@@ -26,10 +27,11 @@ _SENT_AT_ONCE = 65_536  # bytes that fit the send buffer of any socket
 
 
 class KernelSets:
-    """The sets of one table of family inet. Any thread may call, each call with a socket of its own."""
+    """The sets of one table of family inet. One thread may change them, and any read, each call with its own socket."""
 
     def __init__(self, table: str = TABLE) -> None:
         self._table = table
+        self._changes: socket.socket | None = None  # of the one thread that may change sets; stays open
 
     def names(self) -> list[str]:
         """The names of all sets; none where there is no such table. Raises KernelRefused."""
@@ -135,25 +137,35 @@ class KernelSets:
             asked = [*asked[at:], *islice(rest, at)]
 
     def _commit(self, batch: bytearray, what: str) -> None:
-        """Send a transaction. The kernel has done it when send() returns; then its answer is there."""
+        """Send a transaction. The kernel has done it when send() returns, and its answer is there."""
         try:
-            with NetlinkSocket() as sock:
-                sock.socket.setsockopt(SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-                if len(batch) > _SENT_AT_ONCE:
-                    sock.socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + _SENT_AT_ONCE)
-                sock.socket.send(batch)
-                _acknowledged(sock)
+            sock = self._changes or self._open()
+            if len(batch) > _SENT_AT_ONCE:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(batch) + _SENT_AT_ONCE)
+            sock.send(batch)
+            _acknowledged(sock)
         except OSError as error:
+            if self._changes is not None:
+                self._changes.close()  # there may be more answers than the one that was read
+                self._changes = None
             raise KernelRefused(f"cannot {what}: {refused(error)}") from None
+
+    def _open(self) -> socket.socket:
+        """The socket for changes. The mapper comes here hundreds of times a second, and with each system call it gives
+        the interpreter to the packet threads and has to get it back: so this one stays, and is not even bound."""
+        self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        weakref.finalize(self, self._changes.close)
+        self._changes.setsockopt(SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        return self._changes
 
     def _cannot(self, what: str, name: str, error: OSError) -> KernelRefused:
         return KernelRefused(f"cannot {what} set {name} of table inet {self._table}: {refused(error)}")
 
 
-def _acknowledged(sock: NetlinkSocket) -> None:
+def _acknowledged(sock: socket.socket) -> None:
     """Read the answer to a transaction. Raises OSError with the first thing that was refused."""
     while True:
-        for message in netlink.messages(sock.socket.recv(_MESSAGE_MAX)):
+        for message in netlink.messages(sock.recv(_MESSAGE_MAX, socket.MSG_DONTWAIT)):
             if message.error:
                 raise OSError(message.error, os.strerror(message.error))
             if message.type == netlink.NLMSG_ERROR:

@@ -18,7 +18,7 @@ from glacic.learning.flow import FlowKey, FlowState
 _log = logs.logger("mapper")
 
 BATCH = 5_000  # elements in one transaction: what the kernel does in 8 ms
-LINGER_S = 0.001  # how long a change waits for others: each waking of this thread costs the packet threads some 10 us
+LINGER_S = 0.002  # how long a change waits for others: each waking of this thread takes the interpreter from a packet's
 RETRY_S = 1.0
 HOLD_MAX_S = 120.0  # a parent that has asked for a hold and gone away does not stop learning for good
 

@@ -15,7 +15,7 @@ import errno
 import struct
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from glacic.ctlplane import netlink
 
@@ -119,7 +119,7 @@ class _Batch:
     """The messages of a transaction. The kernel answers the last of them, and every one that it refuses."""
 
     def __init__(self) -> None:
-        self._bytes = bytearray(self._limit(_NFNL_MSG_BATCH_BEGIN))
+        self._bytes = bytearray(_limit(_NFNL_MSG_BATCH_BEGIN))
         self._last = b""
 
     def add(self, kind: int, body: bytes) -> None:
@@ -131,12 +131,14 @@ class _Batch:
         if not self._last:
             return bytearray()
         self._bytes += netlink.numbered(self._last, 0, netlink.NLM_F_ACK)
-        self._bytes += self._limit(_NFNL_MSG_BATCH_END)
+        self._bytes += _limit(_NFNL_MSG_BATCH_END)
         return self._bytes
 
-    @staticmethod
-    def _limit(kind: int) -> bytes:
-        return netlink.message(kind, netlink.generic(0, _NFNL_SUBSYS_NFTABLES))
+
+@cache
+def _limit(kind: int) -> bytes:
+    """What begins or ends a transaction."""
+    return netlink.message(kind, netlink.generic(0, _NFNL_SUBSYS_NFTABLES))
 
 
 def _message(kind: int, body: bytes, flags: int = 0) -> bytes:
@@ -147,6 +149,7 @@ def _text(kind: int, text: str) -> bytes:
     return netlink.attribute(kind, text.encode() + b"\0")
 
 
+@lru_cache(256)
 def _set(table: str, name: str) -> bytes:
     return _text(_NFTA_SET_ELEM_LIST_TABLE, table) + _text(_NFTA_SET_ELEM_LIST_SET, name)
 

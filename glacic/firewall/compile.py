@@ -184,9 +184,10 @@ class _Compiler:
         if not policies:
             return []
         rules = [
-            *(self._hooks.entry() if self._asks_on_output() else []),
+            *(self._hooks.before_established() if self._asks_on_output() else []),
             Rule("ct state established,related accept", apart=True),
-            Rule('oif "lo" accept'),
+            *(self._hooks.after_established() if self._asks_on_output() else []),
+            Rule('oif "lo" accept', apart=True),
             Rule(f"icmpv6 type {{ {_NEIGHBOURS}, {_LISTENERS} }} accept", "Neighbours, routers, multicast listeners"),
             *_ERRORS,
             *_noted(self._to_zones(FIREWALL, "accept"), "To which zone"),
@@ -202,9 +203,10 @@ class _Compiler:
     def _before_dispatch(self) -> list[Rule]:
         """What input and forward begin with."""
         return [
-            *self._hooks.entry(),
+            *self._hooks.before_established(),
             Rule("ct state established,related accept", apart=True),
             Rule("ct state invalid counter drop"),
+            *self._hooks.after_established(),
         ]
 
     def _by_source(self, base: str) -> list[Rule]:

@@ -39,18 +39,22 @@ class Hooks:
         self._window = self._inline and settings.packet_window > 0
         self._rate = settings.rate_limit or (None if self._inline else DEFAULT_LOG_RATE)
 
-    def entry(self) -> list[Rule]:
-        """What a base chain begins with: foreign bits are no answers, and open packet windows go to the reader."""
-        if not self._inline or not self._policies:
+    def before_established(self) -> list[Rule]:
+        """What a base chain begins with where connections have a packet window: open ones go to the reader."""
+        if not self._window or not self._policies:
             return []
+        bits = claims.CT_INSPECT | self._settings.offload_mark
+        inspect = f"ct state established ct mark & {_hex(bits)} == {_hex(claims.CT_INSPECT)} goto {_INSPECT}"
+        return [*self._foreign(), Rule(inspect, "A connection that is still shown to the engine")]
+
+    def after_established(self) -> list[Rule]:
+        """What stands before everything else that is for the first packets of connections."""
+        return self._foreign() if self._inline and self._policies and not self._window else []
+
+    def _foreign(self) -> list[Rule]:
         bits = claims.ASKED | claims.REJECT
         clear = f"meta mark & {_hex(bits)} != 0 meta mark set meta mark & {_hex(_ALL_BITS ^ bits)}"
-        rules = [Rule(clear, "These bits of the packet mark are the hook's: set by anybody else, they mean nothing")]
-        if self._window:
-            bits = claims.CT_INSPECT | self._settings.offload_mark
-            inspect = f"ct state established ct mark & {_hex(bits)} == {_hex(claims.CT_INSPECT)} goto {_INSPECT}"
-            rules.append(Rule(inspect, "A connection that is still shown to the engine"))
-        return rules
+        return [Rule(clear, "These bits of the packet mark are the hook's: set by anybody else, they mean nothing")]
 
     def tail(self, policy: LearningPolicy) -> list[Rule]:
         """The end of a learning policy's chain; every packet that gets here is decided."""
@@ -107,7 +111,9 @@ class Hooks:
         for base in bases:
             note = f"Behind the hook in {base}: a packet that was accepted there goes on here, answered or not"
             hook = Hook("filter", base, f"filter + {claims.BEHIND_HOOK}", "accept")
-            jump = Rule(f"meta mark & {_hex(self._field)} != 0 goto {_ANSWERED}")
+            # Without a window nothing else has been asked about, and nobody else's bits were cleared.
+            asked = "" if self._window else "ct state new,invalid,untracked "
+            jump = Rule(f"meta mark & {_hex(self._field)} != 0 {asked}goto {_ANSWERED}")
             parts.append(Chain(f"after_{base}", (jump,), hook, note))
         return [*parts, self._answered()]
 

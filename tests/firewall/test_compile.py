@@ -160,7 +160,7 @@ def test_more_than_63_policies_take_the_top_byte_as_well(config: Callable[[str],
     statements = [rule.statement for chain in table.values() for rule in chain.rules]
     highest = max(policy.number for policy in learning_policies(loaded))
     assert f"meta mark set meta mark & 0x0000ffff | 0x{claims.mark_of(highest):08x}" in statements
-    assert "meta mark & 0xffff0000 != 0 goto answered" in statements
+    assert "meta mark & 0xffff0000 != 0 ct state new,invalid,untracked goto answered" in statements
     assert not [statement for statement in statements if "& 0xff00ffff" in statement]
 
 

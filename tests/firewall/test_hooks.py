@@ -21,6 +21,9 @@ ENDS = (
 OPEN, CLOSED = FailMode.OPEN, FailMode.CLOSED
 
 
+FOREIGN = "meta mark & 0x00c00000 != 0 meta mark set meta mark & 0xff3fffff"
+
+
 def hooks(*policies: LearningPolicy, **settings: object) -> Hooks:
     return Hooks(RuleLearning(enabled=True, **settings), policies)  # type: ignore[arg-type]
 
@@ -99,7 +102,9 @@ def test_what_an_inline_limit_holds_back_goes_where_only_a_fail_mode_decides(mod
 def test_a_packet_window_marks_the_connection_and_shows_learned_flows_to_the_engine() -> None:
     window = hooks(LAN, inline_mode=True, packet_window=3, offload_mark=0x0100_0000)
     assert "ct mark set ct mark | 0x00400000" in [rule.statement for rule in window.tail(LAN)]
-    assert window.entry()[1].statement == "ct state established ct mark & 0x01400000 == 0x00400000 goto inspect"
+    before = [rule.statement for rule in window.before_established()]
+    assert before == [FOREIGN, "ct state established ct mark & 0x01400000 == 0x00400000 goto inspect"]
+    assert window.after_established() == []
     assert chain(window.behind(["input"]), "allow_learned") == [
         "ct mark & 0x01000000 == 0x01000000 accept",  # one that nobody answers is never established
         "ct mark set ct mark | 0x00400000",
@@ -117,12 +122,21 @@ def test_in_nflog_mode_what_belongs_to_inline_mode_has_no_effect() -> None:
     inert = {"fail_mode": CLOSED, "queue_full": OPEN, "queues": 3, "packet_window": 5, "offload_mark": 1}
     assert tail(LAN, **inert) == tail(LAN)
     assert hooks(LAN, **inert).behind(["input"]) == hooks(LAN).behind(["input"])
-    assert hooks(LAN, **inert).entry() == []
+    assert hooks(LAN, **inert).before_established() == hooks(LAN, **inert).after_established() == []
 
 
 def test_without_a_policy_that_learns_there_is_nothing() -> None:
     nothing = hooks(inline_mode=True, ignore_networks=(ip_network("10.0.0.0/8"),))
-    assert nothing.entry() == nothing.before() == nothing.behind(["input"]) == []
+    assert nothing.before_established() == nothing.after_established() == []
+    assert nothing.before() == nothing.behind(["input"]) == []
+
+
+def test_without_a_window_only_first_packets_are_looked_at_for_foreign_bits_and_answers() -> None:
+    inline = hooks(LAN, inline_mode=True)
+    assert inline.before_established() == []
+    assert [rule.statement for rule in inline.after_established()] == [FOREIGN]
+    window = hooks(LAN, inline_mode=True, packet_window=3)
+    assert chain(window.behind(["input"]), "after_input") == ["meta mark & 0x00ff0000 != 0 goto answered"]
 
 
 def test_learned_sets_come_with_their_lookups_refused_before_allowed() -> None:
@@ -146,5 +160,6 @@ def test_behind_every_hook_answers_are_read_in_the_same_place() -> None:
     assert [(base.name, base.hook.priority, base.hook.policy) for base in bases if base.hook] == [
         (f"after_{name}", "filter + 10", "accept") for name in ("input", "forward", "output")
     ]
-    assert {chain(parts, base.name)[0] for base in bases} == {"meta mark & 0x00ff0000 != 0 goto answered"}
+    answered = "meta mark & 0x00ff0000 != 0 ct state new,invalid,untracked goto answered"
+    assert {chain(parts, base.name)[0] for base in bases} == {answered}
     assert [part.name for part in hooks(LAN, inline_mode=True).before() if isinstance(part, Counter)] == ["fail_open"]
