@@ -35,8 +35,8 @@ from glacic.errors import GlacicError  # noqa: E402
 
 # The order of the report. Modules that are not named here come behind, by name.
 ORDER = (
-    *("queue", "queues", "first_packet", "load", "learning", "scaling_flows", "kernel", "rulepath", "log-to-element"),
-    *("start", "commands", "control"),
+    *("queue", "queues", "first_packet", "load", "learning", "scaling_flows", "kernel", "rulepath", "logpath"),
+    *("log-to-element", "opensnitch", "start", "commands", "control"),
 )
 
 

@@ -23,7 +23,7 @@ from glacic.learning.store import Store
 from glacic.learning.switch import SavedLearning
 
 INTERVAL_S = 0.2  # what a crash may cost at most, and how often counts are written
-LINGER_S = 0.01  # how long a change of state waits for others to share its transaction
+LINGER_S = 0.03  # how long a change of state waits for others to share its transaction
 RETRY_MAX_S = 5.0  # between two attempts, in the end
 MAX_JOBS = 8  # jobs that wait; counters come in pages of thousands, and a million flows must not queue up in memory
 

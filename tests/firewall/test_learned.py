@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
@@ -103,7 +104,18 @@ class Firewall:
         return self.host.call(self.sets.reconcile, stored)
 
     def raw(self, name: str) -> list[tuple[bytes, int]]:
-        return self.host.call(lambda: list(self.kernel.elements(name)))
+        """A set's elements, once the kernel has moved them into a table of the right size: until then it tells of some
+        twice, and of others not at all."""
+
+        def read() -> list[tuple[bytes, int]]:
+            ends = time.monotonic() + 10
+            while True:
+                found, size = list(self.kernel.elements(name)), KernelSets().sizes().get(name)
+                if len(dict(found)) == (size or len(found)) or time.monotonic() > ends:
+                    return found
+                time.sleep(0.02)
+
+        return self.host.call(read)
 
     def counters(self) -> dict[Key, int]:
         return self.host.call(lambda: dict(self.sets.counters()))
@@ -386,6 +398,7 @@ def test_numbers_and_keys_lead_to_the_same(firewall: Firewall) -> None:
         done = []
         for silent in (False, True):
             firewall.apply(*before.items())
+            firewall.holds()  # and so has settled
             firewall.sets = firewall.restarted()
             firewall.kernel.silent = silent
             done.append(firewall.reconcile(*stored.items()))

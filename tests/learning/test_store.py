@@ -310,3 +310,16 @@ def test_a_temporary_store_leaves_nothing_behind() -> None:
         assert store.count() == 1
         folder = store.path.parent
     assert not folder.exists()
+
+
+def test_with_every_key_remembered_it_finds_what_it_found_before(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "flows.db") as store:
+        store.write(Batch(added=[written(key(port)) for port in range(1, 20_000, 2)]))
+        store.remember()
+        store.write(Batch(added=[written(key(2))]))
+        found = {port for port in range(20_001) if store.find(key(port)) is not None}
+        assert found == {2, *range(1, 20_000, 2)}
+        store.write(Batch(deleted=[key(2), key(3)]))
+        assert store.find(key(2)) is store.find(key(3)) is None
+        store.write(Batch(added=[written(key(3))]))
+        assert store.find(key(3)) is not None
