@@ -12,8 +12,10 @@ import itertools
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
+import glacic
 from glacic.ctlplane import protocol
 from glacic.errors import GlacicError
 
@@ -22,6 +24,17 @@ LOOK_S = 0.5  # how often it is looked at
 HUNG_S = 5.0  # silence for longer than this is a hung worker (it beats twice a second), and it is ended
 STOP_S = 30.0  # for a clean stop: the last transaction and the last elements
 _LINE = 1 << 28  # bytes; settings with thousands of policies are one line, and both ends are ours
+
+
+# The same glacic that runs here, and nothing out of whatever folder the service was started in.
+_START = """
+import sys
+root = sys.argv.pop(1)
+if root not in sys.path:
+    sys.path.insert(0, root)
+from glacic.ctlplane.worker import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 class Worker:
@@ -52,8 +65,10 @@ class Worker:
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                "glacic.ctlplane.worker",
+                "-P",
+                "-c",
+                _START,
+                str(Path(glacic.__file__).parents[1]),
                 str(theirs.fileno()),
                 str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -11,6 +11,7 @@ The process dies with its parent (PR_SET_PDEATHSIG), so that a dead service alwa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -30,18 +31,21 @@ _log = logs.logger("worker")
 
 BEAT_S = 0.5
 SWITCH_S = 0.0002  # how long a packet thread waits for the interpreter while another one computes (Python's own: 5 ms)
+NICE = -10  # a packet is held: whoever lists flows or parses a configuration on this machine can wait for its verdict
 GARBAGE = 50_000  # containers made before Python looks for cycles: there are next to none here, and looking takes time
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m glacic.ctlplane.worker FD PARENT`: serve the socket FD until the parent says stop or goes away."""
+    """Started by child.py with FD and PARENT: serve the socket FD until the parent says stop or goes away."""
     descriptor, parent = map(int, arguments)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         return 1
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they reach the whole group; the parent decides
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(PermissionError):  # it takes CAP_SYS_NICE, or a unit's LimitNICE=
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(GARBAGE, 20, 100)
     logs.configure()
@@ -111,6 +115,3 @@ class Worker:
             except OSError:
                 self._stopped.set()  # the parent is gone; the kernel ends this process, or readline() returns
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

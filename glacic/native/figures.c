@@ -14,31 +14,32 @@ void latency_add(struct latency *latency, uint64_t duration_ns, uint64_t packets
         unsigned shift = 63 - (unsigned)__builtin_clzll(duration_ns) - SUB_BITS;
         step = (shift << SUB_BITS) + (unsigned)(duration_ns >> shift);
     }
-    latency->steps[step] += packets;
     if (duration_ns > latency->largest)
-        latency->largest = duration_ns;
+        add_to(&latency->largest, duration_ns - latency->largest);
+    add_to(&latency->steps[step], packets);
 }
 
 PyObject *latency_read(const struct latency *latency)
 {
     PyObject *steps = PyDict_New();
     for (unsigned step = 0; steps && step < LATENCY_STEPS; step++) {
-        if (!latency->steps[step])
+        unsigned long long packets = figure(&latency->steps[step]);
+        if (!packets)
             continue;
-        PyObject *key = PyLong_FromUnsignedLong(step), *value = PyLong_FromUnsignedLongLong(latency->steps[step]);
+        PyObject *key = PyLong_FromUnsignedLong(step), *value = PyLong_FromUnsignedLongLong(packets);
         if (!key || !value || PyDict_SetItem(steps, key, value) < 0)
             Py_CLEAR(steps);
         Py_XDECREF(key);
         Py_XDECREF(value);
     }
-    return steps ? Py_BuildValue("(NK)", steps, (unsigned long long)latency->largest) : NULL;
+    return steps ? Py_BuildValue("(NK)", steps, figure(&latency->largest)) : NULL;
 }
 
 PyObject *reasons_read(const uint64_t *by_state)
 {
     PyObject *tuple = PyTuple_New(STATES);
     for (int state = 0; tuple && state < STATES; state++) {
-        PyObject *count = PyLong_FromUnsignedLongLong(by_state[state]);
+        PyObject *count = PyLong_FromUnsignedLongLong(figure(&by_state[state]));
         if (!count)
             Py_CLEAR(tuple);
         else

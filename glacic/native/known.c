@@ -43,13 +43,13 @@ static bool hash_of(const Known *known, PyObject *key, uint64_t *hash)
     const char *name, *source, *destination;
     Py_ssize_t name_length, source_length, destination_length;
     unsigned char protocol;
-    unsigned short port;
+    uint16_t port;
     if (!PyTuple_Check(key)) {
         PyErr_SetString(PyExc_TypeError, "a flow key is a tuple");
         return false;
     }
-    if (!PyArg_ParseTuple(key, "s#y#bHy#", &name, &name_length, &source, &source_length, &protocol, &port, &destination,
-                          &destination_length))
+    if (!PyArg_ParseTuple(key, "s#y#bO&y#", &name, &name_length, &source, &source_length, &protocol, to_u16, &port,
+                          &destination, &destination_length))
         return false;
     uint8_t numbers[] = {protocol, (uint8_t)(port >> 8), (uint8_t)port, (uint8_t)source_length};
     uint64_t mixed = mix(known->seed, numbers, sizeof numbers);
@@ -87,10 +87,10 @@ static PyObject *known_may_have(Known *known, PyObject *key)
 
 static PyObject *known_new(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(named))
 {
-    unsigned long keys;
-    if (!PyArg_ParseTuple(arguments, "k", &keys))
+    Py_ssize_t keys;
+    if (!PyArg_ParseTuple(arguments, "n", &keys))
         return NULL;
-    if (keys > 1ul << 32) {
+    if (keys < 0 || keys > (Py_ssize_t)1 << 32) {
         PyErr_SetString(PyExc_ValueError, "made for 2**32 keys at most");
         return NULL;
     }

@@ -141,13 +141,13 @@ static void follow_load(Log *log, uint32_t packets)
 
 static void count(Log *log, const struct logged *logged)
 {
-    log->received++;
-    if (!logged->numbered)
-        return;
-    if (log->counted_one)
-        log->lost += logged->sequence - log->next_sequence; /* both of 32 bits, and so is the difference */
-    log->counted_one = true;
-    log->next_sequence = logged->sequence + 1;
+    if (logged->numbered) {
+        if (log->counted_one)
+            add_to(&log->lost, logged->sequence - log->next_sequence); /* both of 32 bits, and so is the difference */
+        log->counted_one = true;
+        log->next_sequence = logged->sequence + 1;
+    }
+    add_to(&log->received, 1);
 }
 
 /* Under the lock. false: this one is Python's. */
@@ -157,7 +157,7 @@ static bool take_here(Log *log, const struct logged *logged)
     if (!policy)
         return false;
     enum state state = rules_state(log->rules, policy, logged->payload, logged->size, logged->mac, log->now_ns);
-    log->by_state[state]++;
+    add_to(&log->by_state[state], 1);
     return state != NO_STATE;
 }
 
@@ -220,7 +220,7 @@ static bool take_all(Log *log, const uint8_t *data, size_t left, PyThreadState *
             if (!take_by_python(log, &logged))
                 return false;
             *thread = PyEval_SaveThread();
-            count(log, &logged); /* what has been counted has also been decided  */
+            count(log, &logged); /* not before: what has been counted has been decided */
             latency_add(&log->latency, monotonic_ns() - log->came_ns, 1);
             packets++;
             more = next_packet(&data, &left, &logged);
@@ -254,7 +254,7 @@ static PyObject *run(Log *log, PyObject *early)
             if (!take_all(log, log->buffer, (size_t)size, &thread))
                 return NULL;
         } else if (errno == ENOBUFS) {
-            log->overruns++;
+            add_to(&log->overruns, 1);
         } else if (errno == EINTR) {
             PyEval_RestoreThread(thread);
             if (PyErr_CheckSignals() < 0) /* only ever in the main thread */
@@ -339,9 +339,9 @@ static PyObject *log_stop(Log *log, PyObject *Py_UNUSED(none))
 
 static PyObject *log_figures(Log *log, PyObject *Py_UNUSED(none))
 {
-    return Py_BuildValue("{sKsKsKsN}", "received", (unsigned long long)log->received, "lost",
-                         (unsigned long long)log->lost, "overruns", (unsigned long long)log->overruns, "by_state",
-                         reasons_read(log->by_state));
+    unsigned long long received = figure(&log->received); /* first: the others are no less then */
+    return Py_BuildValue("{sKsKsKsN}", "received", received, "lost", figure(&log->lost), "overruns",
+                         figure(&log->overruns), "by_state", reasons_read(log->by_state));
 }
 
 static PyObject *log_latency(Log *log, PyObject *Py_UNUSED(none)) { return latency_read(&log->latency); }

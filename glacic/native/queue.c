@@ -160,10 +160,10 @@ static int flush(Queue *queue)
     if (queue->failed) {
         error = errno;
         queue->failed_id = queue->answers[queue->answered - 1].id;
-        queue->verdict_errors += queue->answered;
+        add_to(&queue->verdict_errors, queue->answered);
     }
     latency_add(&queue->latency, monotonic_ns() - queue->came_ns, queue->answered);
-    queue->processed += queue->answered;
+    add_to(&queue->processed, queue->answered);
     queue->answered = 0;
     return error;
 }
@@ -175,11 +175,8 @@ static void answer(Queue *queue, uint32_t id, int verdict, bool marked, uint32_t
     marked = marked && accept;
     queue->answers[queue->answered++] =
         (struct answer){.id = id, .mark = marked ? mark : 0, .marked = marked, .accept = accept};
-    if (verdict == VERDICT_ACCEPT)
-        queue->accepted++;
-    else
-        queue->dropped++;
-    queue->rejected += verdict == VERDICT_REJECT;
+    add_to(verdict == VERDICT_ACCEPT ? &queue->accepted : &queue->dropped, 1);
+    add_to(&queue->rejected, verdict == VERDICT_REJECT);
 }
 
 /* ---- without Python */
@@ -214,7 +211,7 @@ static bool answer_here(Queue *queue, const struct held *held, uint64_t now_ns)
     enum state state = rules_state(queue->rules, policy, held->payload, held->size, mac, now_ns);
     if (state == NO_STATE)
         return false;
-    queue->by_state[state]++;
+    add_to(&queue->by_state[state], 1);
     if (state == ALLOWED)
         answer(queue, held->id, VERDICT_ACCEPT, true, others);
     else if (rules_rejects(policy))
@@ -319,7 +316,7 @@ static unsigned add_held(Queue *queue, struct iovec *left, unsigned held)
         } else if (header.nlmsg_type == NLMSG_ERROR && length >= NLMSG_HDRLEN + sizeof(int)) {
             int error;
             memcpy(&error, message + NLMSG_HDRLEN, sizeof error);
-            queue->verdict_errors += error != 0; /* the packet had gone: its interface went down */
+            add_to(&queue->verdict_errors, error != 0); /* the packet had gone: its interface went down */
         }
         size_t step = NLMSG_ALIGN(length) < left->iov_len ? NLMSG_ALIGN(length) : left->iov_len;
         left->iov_base = (uint8_t *)left->iov_base + step;
@@ -468,10 +465,10 @@ static PyObject *queue_answering(Queue *queue, PyObject *Py_UNUSED(none))
 
 static PyObject *queue_figures(Queue *queue, PyObject *Py_UNUSED(none))
 {
-    return Py_BuildValue("{sKsKsKsKsKsN}", "processed", (unsigned long long)queue->processed, "accepted",
-                         (unsigned long long)queue->accepted, "dropped", (unsigned long long)queue->dropped, "rejected",
-                         (unsigned long long)queue->rejected, "verdict_errors",
-                         (unsigned long long)queue->verdict_errors, "by_state", reasons_read(queue->by_state));
+    unsigned long long processed = figure(&queue->processed); /* first: the others are no less then */
+    return Py_BuildValue("{sKsKsKsKsKsN}", "processed", processed, "accepted", figure(&queue->accepted), "dropped",
+                         figure(&queue->dropped), "rejected", figure(&queue->rejected), "verdict_errors",
+                         figure(&queue->verdict_errors), "by_state", reasons_read(queue->by_state));
 }
 
 static PyObject *queue_latency(Queue *queue, PyObject *Py_UNUSED(none)) { return latency_read(&queue->latency); }

@@ -1,8 +1,7 @@
 /* Road 2, compiled: what the files of this folder share. road.c is the module, and says what it is for.
  *
  * One lock, for tables and rules. Packet threads take it without the interpreter's lock, for a few look-ups, and wait for
- * nothing else while they hold it: so whoever holds the interpreter's lock may wait for it. Readers' figures are written
- * by their own thread and may be read by any.
+ * nothing else while they hold it: so whoever holds the interpreter's lock may wait for it.
  */
 #ifndef GLACIC_ROAD_H
 #define GLACIC_ROAD_H
@@ -12,6 +11,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+
+#pragma GCC visibility push(hidden) /* no function of this name in another library is called in place of one of these */
 
 void road_lock(void);
 void road_unlock(void);
@@ -91,6 +92,14 @@ uint32_t rules_reject_bit(const Rules *rules);
 
 /* ---- figures.c: what a reader measures, and the netlink that both read */
 
+/* Figures are added to by one reader's thread and read by any; who reads one sees what was done before it was added to. */
+static inline void add_to(uint64_t *figure, uint64_t more)
+{
+    __atomic_store_n(figure, *figure + more, __ATOMIC_RELEASE);
+}
+
+static inline unsigned long long figure(const uint64_t *figure) { return __atomic_load_n(figure, __ATOMIC_ACQUIRE); }
+
 enum { LATENCY_STEPS = 512 };
 
 struct latency {
@@ -124,5 +133,7 @@ extern PyTypeObject Known_Type;
 /* ---- queue.c, log.c: the readers */
 
 extern PyTypeObject Queue_Type, Log_Type;
+
+#pragma GCC visibility pop
 
 #endif

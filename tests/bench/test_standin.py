@@ -13,7 +13,7 @@ from glacic.errors import KernelRefused
 from glacic.firewall.compile import compile_config
 from glacic.firewall.render import render
 from glacic.lab import traffic
-from glacic.lab.net import Network
+from glacic.lab.net import Host, Network
 
 HOOK = "-m mark --mark 0x800000/0x800000 -j NFQUEUE"
 
@@ -45,6 +45,16 @@ def test_what_has_no_hook_stays_as_it_is() -> None:
 def test_two_queues_are_refused() -> None:
     with pytest.raises(KernelRefused, match="one queue"):
         standin.without_queue("\t\tqueue num 100 bypass\n\t\tqueue num 101 bypass\n")
+
+
+@pytest.mark.parametrize(("lacks", "module"), [(True, "bench.standin"), (False, "glacic")])
+def test_it_steps_aside_where_the_kernel_has_the_statement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: bool, module: str
+) -> None:
+    monkeypatch.setattr(standin, "needed", lambda: lacks)
+    glacic = BenchGlacic(Host("router", "none"), tmp_path, config())
+    assert glacic.command("run")[1:3] == ["-m", module]
+    assert glacic.command("stats")[1:3] == ["-m", "glacic"]
 
 
 def test_the_chains_behind_the_hook_come_after_it(tmp_path: Path) -> None:
@@ -88,6 +98,5 @@ def test_the_service_over_it_learns_keeps_the_first_packet_and_denies(tmp_path: 
             with glacic:
                 served(bed, glacic)
                 assert glacic.ready_s > 0
-            glacic.stop()
             first = bed.client.call(traffic.tcp, SERVER, 8003, timeout_s=0.5)
             assert first.error == "refused", "nobody listens: bypass lets it through to a server that has no such port"

@@ -20,6 +20,8 @@ from typing import Any, cast
 
 import pytest
 
+from glacic import native
+from glacic.config.model import Action
 from glacic.config.policies import LearningPolicy
 from glacic.ctlplane.nfqueue import QueueReader, QueueTruth, SinkQueue, Truth, queue_truth
 from glacic.ctlplane.reading import Holder, Rules
@@ -27,7 +29,7 @@ from glacic.errors import KernelRefused
 from glacic.firewall.claims import mark_of
 from glacic.lab.net import Network, Port
 from glacic.learning.engine import Engine, Limits, open_cache
-from glacic.learning.flow import Decision, FlowKey, FlowState, Verdict, Why
+from glacic.learning.flow import Decision, FlowKey, FlowState, Transition, Verdict, Why
 from glacic.learning.packet import Packet
 from glacic.learning.store import Store
 from glacic.learning.switch import LearningSwitch
@@ -36,6 +38,7 @@ MAC = bytes.fromhex("020000000001")
 LAN = LearningPolicy(name="lan_wan", number=3)
 ASKED_LAN = 0x0083_0000
 QUEUE = 100
+Make = Callable[..., QueueReader]
 
 ACCEPT = Decision(Verdict.ACCEPT, Why.CACHED_ALLOW)
 DROP = Decision(Verdict.DROP, Why.PENDING)
@@ -167,10 +170,18 @@ def engine() -> Scripted:
     return Scripted()
 
 
+@pytest.fixture(params=["compiled", "python"])
+def queue_reader(request: pytest.FixtureRequest) -> Make:
+    """What makes a reader, with one of the two loops."""
+    compiled = request.param == "compiled"
+    assert native.road is not None or not compiled, "the compiled part is not built: run make setup, or tools/native"
+    return partial(QueueReader, compiled=compiled)
+
+
 @pytest.fixture
-def reader(bed: Bed, engine: Scripted) -> Iterator[QueueReader]:
+def reader(bed: Bed, engine: Scripted, queue_reader: Make) -> Iterator[QueueReader]:
     """Bound, not running yet; the client's UDP goes to it."""
-    reader = QueueReader(QUEUE, Holder(engine.rules()))
+    reader = queue_reader(QUEUE, Holder(engine.rules()))
     bed.ask()
     bed.fw.call(reader.open)
     yield reader
@@ -212,8 +223,10 @@ def test_a_rejected_packet_goes_on_with_the_reject_bit_alone(bed: Bed, engine: S
 
 
 @pytest.mark.parametrize("mark", [0x0084_0000, 0x0000_0000, 0x0003_0000], ids=["another number", "none", "not asked"])
-def test_a_mark_that_names_no_policy_is_told_to_the_engine_as_none(bed: Bed, engine: Scripted, mark: int) -> None:
-    reader = QueueReader(QUEUE, Holder(engine.rules()))
+def test_a_mark_that_names_no_policy_is_told_to_the_engine_as_none(
+    bed: Bed, engine: Scripted, mark: int, queue_reader: Make
+) -> None:
+    reader = queue_reader(QUEUE, Holder(engine.rules()))
     bed.ask(mark)
     bed.fw.call(reader.open)
     with running(reader):
@@ -240,11 +253,11 @@ def test_what_the_engine_cannot_decide_is_dropped(
     "failure", [ValueError("boom"), Decision(Verdict.DROP, Why.STORE_UNAVAILABLE)], ids=["it raises", "no store"]
 )
 def test_with_engine_error_open_it_goes_on_and_still_says_asked(
-    bed: Bed, engine: Scripted, failure: Decision | Exception
+    bed: Bed, engine: Scripted, failure: Decision | Exception, queue_reader: Make
 ) -> None:
     engine.answer = failure
     troubles: list[str] = []
-    reader = QueueReader(QUEUE, Holder(engine.rules(engine_error_open=True)), on_trouble=troubles.append)
+    reader = queue_reader(QUEUE, Holder(engine.rules(engine_error_open=True)), on_trouble=troubles.append)
     bed.ask()
     bed.fw.call(reader.open)
     with running(reader):
@@ -255,10 +268,12 @@ def test_with_engine_error_open_it_goes_on_and_still_says_asked(
     assert troubles == ["queue 100: ValueError: boom" if isinstance(failure, ValueError) else "queue 100: disk full"]
 
 
-def test_more_policies_than_the_low_bits_can_number_take_the_top_byte(bed: Bed, engine: Scripted) -> None:
+def test_more_policies_than_the_low_bits_can_number_take_the_top_byte(
+    bed: Bed, engine: Scripted, queue_reader: Make
+) -> None:
     last = LearningPolicy(name="last", number=70)
     engine.policies = {LAN.number: LAN, last.number: last}
-    reader = QueueReader(QUEUE, Holder(Rules(engine=cast(Engine, engine), highest_number=70)))
+    reader = queue_reader(QUEUE, Holder(Rules(engine=cast(Engine, engine), highest_number=70)))
     bed.ask(mark_of(70), field=0xFFFF0000)
     bed.fw.call(reader.open)
     with running(reader):
@@ -268,8 +283,8 @@ def test_more_policies_than_the_low_bits_can_number_take_the_top_byte(bed: Bed, 
     assert bed.counters() == {"clean": 1, "asked": 0, "rejected": 0, "over": 0, "routed": 0}  # that byte is not theirs
 
 
-def test_an_unreadable_packet_is_dropped_in_every_fail_mode(bed: Bed, engine: Scripted) -> None:
-    reader = QueueReader(QUEUE, Holder(engine.rules(engine_error_open=True)))
+def test_an_unreadable_packet_is_dropped_in_every_fail_mode(bed: Bed, engine: Scripted, queue_reader: Make) -> None:
+    reader = queue_reader(QUEUE, Holder(engine.rules(engine_error_open=True)))
     bed.ask(ASKED_LAN, QUEUE, "-p", "tcp")
     bed.fw.call(reader.open)
 
@@ -286,8 +301,8 @@ def test_an_unreadable_packet_is_dropped_in_every_fail_mode(bed: Bed, engine: Sc
     assert not engine.asked
 
 
-def test_the_window_shows_so_many_packets_of_each_connection(bed: Bed, engine: Scripted) -> None:
-    reader = QueueReader(QUEUE, Holder(engine.rules(packet_window=3)))
+def test_the_window_shows_so_many_packets_of_each_connection(bed: Bed, engine: Scripted, queue_reader: Make) -> None:
+    reader = queue_reader(QUEUE, Holder(engine.rules(packet_window=3)))
     bed.ask(0x0080_0000)  # asked, and no policy: a packet of a connection that is accepted already
     bed.fw.call(reader.open)
     with running(reader):
@@ -300,8 +315,8 @@ def test_the_window_shows_so_many_packets_of_each_connection(bed: Bed, engine: S
     assert not engine.asked
 
 
-def test_the_first_packet_counts_in_its_window(bed: Bed, engine: Scripted) -> None:
-    reader = QueueReader(QUEUE, Holder(engine.rules(packet_window=1)))
+def test_the_first_packet_counts_in_its_window(bed: Bed, engine: Scripted, queue_reader: Make) -> None:
+    reader = queue_reader(QUEUE, Holder(engine.rules(packet_window=1)))
     bed.ask()
     bed.fw.call(reader.open)
     with running(reader):
@@ -330,9 +345,9 @@ def test_a_renamed_interface_changes_nothing(bed: Bed, engine: Scripted, reader:
     assert engine.asked[0][1:] == (LAN, MAC)
 
 
-def test_new_rules_answer_the_next_packet(bed: Bed, engine: Scripted) -> None:
+def test_new_rules_answer_the_next_packet(bed: Bed, engine: Scripted, queue_reader: Make) -> None:
     holder = Holder(engine.rules())
-    reader = QueueReader(QUEUE, holder)
+    reader = queue_reader(QUEUE, holder)
     bed.ask()
     bed.fw.call(reader.open)
     with running(reader):
@@ -380,9 +395,9 @@ def test_stopped_before_it_ran_it_gives_the_queue_up(bed: Bed, reader: QueueRead
     reader.stop()
 
 
-def test_a_queue_has_one_owner(bed: Bed, engine: Scripted, reader: QueueReader) -> None:
+def test_a_queue_has_one_owner(bed: Bed, engine: Scripted, reader: QueueReader, queue_reader: Make) -> None:
     with pytest.raises(KernelRefused, match=r"queue 100.*another program owns it"):
-        bed.fw.call(QueueReader(QUEUE, Holder(engine.rules())).open)
+        bed.fw.call(queue_reader(QUEUE, Holder(engine.rules())).open)
     with running(reader):
         bed.send()
         until(lambda: processed(reader) == 1)
@@ -396,7 +411,7 @@ def test_what_waits_when_it_begins_is_answered(bed: Bed, reader: QueueReader) ->
         assert bed.queue().depth == 0
 
 
-def test_bound_in_a_stream_of_packets_it_leaves_none_unanswered(bed: Bed, engine: Scripted) -> None:
+def test_bound_in_a_stream_of_packets_it_leaves_none_unanswered(bed: Bed, engine: Scripted, queue_reader: Make) -> None:
     bed.ask()
     enough = threading.Event()
 
@@ -409,14 +424,14 @@ def test_bound_in_a_stream_of_packets_it_leaves_none_unanswered(bed: Bed, engine
     sender.start()
     try:
         for _ in range(5):
-            reader = QueueReader(QUEUE, Holder(engine.rules()))
+            reader = queue_reader(QUEUE, Holder(engine.rules()))
             bed.fw.call(reader.open)
             with running(reader):
                 until(partial(answered_many, reader))
     finally:
         enough.set()
         sender.join()
-    reader = QueueReader(QUEUE, Holder(engine.rules()))
+    reader = queue_reader(QUEUE, Holder(engine.rules()))
     bed.fw.call(reader.open)
     with running(reader):
         bed.send(10)
@@ -424,8 +439,8 @@ def test_bound_in_a_stream_of_packets_it_leaves_none_unanswered(bed: Bed, engine
 
 
 @pytest.mark.parametrize("fail_open", [True, False])
-def test_a_full_queue_does_as_configured(bed: Bed, engine: Scripted, fail_open: bool) -> None:
-    reader = QueueReader(QUEUE, Holder(engine.rules()), fail_open=fail_open, max_length=5)
+def test_a_full_queue_does_as_configured(bed: Bed, engine: Scripted, fail_open: bool, queue_reader: Make) -> None:
+    reader = queue_reader(QUEUE, Holder(engine.rules()), fail_open=fail_open, max_length=5)
     bed.ask()
     bed.fw.call(reader.open)  # and nobody reads
     bed.send(20)
@@ -438,8 +453,8 @@ def test_a_full_queue_does_as_configured(bed: Bed, engine: Scripted, fail_open: 
     reader.stop()
 
 
-def test_what_a_full_queue_does_can_be_changed_while_it_runs(bed: Bed, engine: Scripted) -> None:
-    reader = QueueReader(QUEUE, Holder(engine.rules()), max_length=5)
+def test_what_a_full_queue_does_can_be_changed_while_it_runs(bed: Bed, engine: Scripted, queue_reader: Make) -> None:
+    reader = queue_reader(QUEUE, Holder(engine.rules()), max_length=5)
     bed.ask()
     bed.fw.call(reader.open)
     reader.set_fail_open(True)
@@ -479,24 +494,139 @@ def test_the_sink_drops_while_it_is_held_and_lets_go_after(bed: Bed) -> None:
     until(lambda: bed.counters()["asked"] == 3)
 
 
-def test_a_flow_is_learned_from_its_first_packet(bed: Bed) -> None:
-    """The whole road, with the engine itself."""
+class Learning:
+    """The engine itself over a database in memory, and a reader that asks it."""
+
+    def __init__(self, bed: Bed, store: Store, queue_reader: Make, *policies: LearningPolicy) -> None:
+        names = [policy.name for policy in policies]
+        self.changes: list[Transition] = []
+        self.cache = open_cache(store, 100)
+        self.engine = Engine(
+            policies,
+            store=store,
+            cache=self.cache,
+            switch=LearningSwitch.restore(None, file_mode=True, learn_for_s=None, policies=names, now_ns=0),
+            limits=Limits(),
+            on_change=self.changes.append,
+        )
+        self.reader = queue_reader(QUEUE, Holder(Rules(engine=self.engine, highest_number=5)))
+        bed.fw.call(self.reader.open)
+
+    def set(self, state: FlowState | None, port: int = 53, policy: str = "lan_wan") -> None:
+        """As a user does, and waits until what is being answered is answered."""
+        self.engine.set_state(FlowKey(policy, MAC, 17, port), state, "user ann", "", 1)
+        assert self.reader.pass_boundary(10)
+
+
+@pytest.fixture
+def learning(bed: Bed, queue_reader: Make) -> Iterator[Learning]:
+    bed.ask()
     with Store.temporary() as store:
-        switch = LearningSwitch.restore(None, file_mode=True, learn_for_s=None, policies=["lan_wan"], now_ns=0)
-        cache = open_cache(store, 100)
-        changes: list[Any] = []
-        engine = Engine([LAN], store=store, cache=cache, switch=switch, limits=Limits(), on_change=changes.append)
-        reader = QueueReader(QUEUE, Holder(Rules(engine=engine, highest_number=3)))
-        bed.ask()
-        bed.fw.call(reader.open)
-        with running(reader):
-            bed.send(2)
-            until(lambda: processed(reader) == 2)
-        assert reader.stats()["decisions"] == {"learned on first use": 1, "cached allow": 1}
-        assert [(change.key, change.after) for change in changes] == [
-            (FlowKey("lan_wan", MAC, 17, 53), FlowState.ALLOWED)
-        ]
+        yield Learning(bed, store, queue_reader, LAN)
+
+
+def test_a_flow_is_learned_from_its_first_packet(bed: Bed, learning: Learning) -> None:
+    """The whole road, with the engine itself."""
+    with running(learning.reader):
+        bed.send(2)
+        until(lambda: processed(learning.reader) == 2)
+    assert learning.reader.stats()["decisions"] == {"learned on first use": 1, "cached allow": 1}
+    assert [(change.key, change.after) for change in learning.changes] == [
+        (FlowKey("lan_wan", MAC, 17, 53), FlowState.ALLOWED)
+    ]
     assert bed.counters()["clean"] == 2
+
+
+class TestAKnownFlow:
+    """Answered by the table in front where that is compiled; by the cache where it is not; in any case the same."""
+
+    def test_is_answered_as_its_state_says_by_both_loops(self, bed: Bed, learning: Learning) -> None:
+        accepted = 0
+        with running(learning.reader):
+            for turn, state in enumerate([*FlowState, *FlowState], 1):
+                learning.set(state)
+                bed.send(40)
+                bed.send(10, to="fd00::2")
+                until(lambda turn=turn: processed(learning.reader) == 50 * turn)
+                accepted += 50 * (state is FlowState.ALLOWED)
+                assert bed.counters() == {"clean": accepted, "asked": 0, "rejected": 0, "over": 0, "routed": accepted}
+        stats = learning.reader.stats()
+        assert stats["decisions"] == {"pending": 100, "cached allow": 100, "denied": 100, "ignored": 100}
+        assert (stats["accepted"], stats["dropped"], stats["verdict_errors"]) == (100, 300, 0)
+        if stats["compiled"]:
+            assert learning.cache.hits == 400
+            assert int(learning.cache.table.hits) > 350  # all but the first few of each state
+        batch = learning.cache.take()
+        assert batch is not None
+        assert [row.packets for row in batch.added] == [400]
+        assert len(batch.addresses) == 2
+
+    def test_is_rejected_where_its_policy_does(self, bed: Bed, queue_reader: Make) -> None:
+        guests = LearningPolicy(name="guest_wan", number=5, action=Action.REJECT)
+        bed.ask(mark_of(5))
+        with Store.temporary() as store:
+            learning = Learning(bed, store, queue_reader, LAN, guests)
+            learning.set(FlowState.DENIED, policy="guest_wan")
+            with running(learning.reader):
+                bed.send(30)
+                until(lambda: processed(learning.reader) == 30)
+        assert bed.counters() == {"clean": 0, "asked": 0, "rejected": 30, "over": 0, "routed": 30}
+
+    def test_among_others_gets_no_answer_of_theirs(self, bed: Bed, learning: Learning) -> None:
+        """Allowed, denied and new ones in turn, faster than they are answered: many in one read."""
+        learning.set(FlowState.ALLOWED, 53)
+        learning.set(FlowState.DENIED, 54)
+
+        def send() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                for number in range(300):
+                    for port in (53, 53, 54, 54, 1000 + number):
+                        sock.sendto(b"?", ("10.0.0.2", port))
+
+        learning.engine.learn_off((), "user ann", 2)
+        bed.client.call(send)  # before it runs: up to 1,024 wait
+        with running(learning.reader):
+            until(lambda: bed.queue().depth == 0)
+            bed.client.call(send)
+            until(lambda: bed.queue().depth == 0)
+        stats = learning.reader.stats()
+        waiting = bed.counters()
+        assert waiting["clean"] == stats["decisions"]["cached allow"] == stats["accepted"] > 600
+        assert waiting["asked"] == stats["verdict_errors"] == 0
+
+    def test_that_is_denied_in_a_flood_gets_nothing_through_from_then_on(self, bed: Bed, learning: Learning) -> None:
+        enough = threading.Event()
+
+        def flood() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                while not enough.is_set():
+                    sock.sendto(b"?", ("10.0.0.2", 53))
+
+        sender = threading.Thread(target=bed.client.call, args=(flood,))
+        with running(learning.reader):
+            sender.start()
+            try:
+                for _ in range(10):
+                    learning.set(FlowState.ALLOWED)
+                    before = bed.counters()["clean"]
+                    until(lambda before=before: bed.counters()["clean"] > before)
+                    learning.set(FlowState.DENIED)
+                    after, dropped = bed.counters()["clean"], learning.reader.stats()["dropped"]
+                    until(lambda dropped=dropped: learning.reader.stats()["dropped"] > dropped + 20)
+                    assert bed.counters()["clean"] == after
+            finally:
+                enough.set()
+                sender.join()
+
+    def test_is_asked_about_again_where_new_rules_say_more(self, bed: Bed, learning: Learning) -> None:
+        """A packet window counts packets by connection, which is Python's: every second one is a window's last."""
+        with running(learning.reader):
+            bed.send(10)
+            until(lambda: processed(learning.reader) == 10)
+            learning.reader._holder.rules = Rules(engine=learning.engine, highest_number=5, packet_window=2)
+            bed.send(10)
+            until(lambda: processed(learning.reader) == 20)
+        assert bed.counters() == {"clean": 15, "asked": 0, "rejected": 0, "over": 5, "routed": 20}
 
 
 def test_the_figures_of_the_kernel_are_read_by_column() -> None:

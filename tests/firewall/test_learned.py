@@ -46,7 +46,8 @@ add rule inet glacic input ip protocol udp counter drop
 
 
 class Kernel(KernelSets):
-    """The kernel's sets, how many transactions there were, and whether it says how large they are."""
+    """The kernel's sets, how many transactions there were, and whether it says how large they are, whatever kernel it
+    really is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +56,10 @@ class Kernel(KernelSets):
         self.refuses = False
 
     def sizes(self) -> dict[str, int | None]:
-        return {name: None if self.silent else size for name, size in super().sizes().items()}
+        return {name: None if self.silent else self._size(name, size) for name, size in super().sizes().items()}
+
+    def _size(self, name: str, told: int | None) -> int:
+        return len({key for key, _ in self.elements(name)}) if told is None else told
 
     def change(self, leaving: Mapping[str, Sequence[bytes]], coming: Mapping[str, Sequence[bytes]]) -> None:
         if self.refuses:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from glacic import native
 from glacic.errors import StoreError
 from glacic.learning import cache as cache_module
 from glacic.learning.cache import MAX_ADDRESSES, Batch, FlowCache, Seen, Written
@@ -25,9 +26,12 @@ def stored(port: int, state: FlowState = FlowState.ALLOWED) -> Flow:
     return Flow(key=key(port), state=state, first_seen_ns=1, last_seen_ns=2, packets=9, origin="user", id=port)
 
 
-@pytest.fixture
-def cache() -> FlowCache:
-    return FlowCache(2, Census({}, 0, lambda _source: (0, 0)))
+@pytest.fixture(params=["compiled", "python"])
+def cache(request: pytest.FixtureRequest) -> FlowCache:
+    """With and without the compiled table in front."""
+    compiled = request.param == "compiled"
+    assert native.road is not None or not compiled, "the compiled part is not built: run make setup, or tools/native"
+    return FlowCache(2, Census({}, 0, lambda _source: (0, 0)), compiled=compiled)
 
 
 def taken(cache: FlowCache) -> Batch:

@@ -3,6 +3,9 @@
 Any order of packets, changes, switches, half-finished writes, reloads and restarts: the same decisions, the same
 history told, the same database in the end. The cache holds two flows and the census one source, so that nearly
 everything is evicted.
+
+Once without the compiled part, and once with it: then a packet is put to the compiled rules first, as the readers do,
+and what these answer is the decision.
 """
 
 from __future__ import annotations
@@ -14,16 +17,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from glacic import native
 from glacic.config.model import Action, Granularity, Identity
 from glacic.config.policies import LearningPolicy
+from glacic.ctlplane.reading import Holder, Rules, reasons
+from glacic.firewall.claims import mark_of
 from glacic.learning import census as census_module
 from glacic.learning.cache import Batch, FlowCache
 from glacic.learning.engine import Engine, Limits, open_cache
-from glacic.learning.flow import FlowKey, FlowState, Transition, Verdict, Why
+from glacic.learning.flow import Decision, FlowKey, FlowState, Transition, Verdict, Why
 from glacic.learning.packet import Packet
 from glacic.learning.store import Store
 from glacic.learning.switch import LearningSwitch
 
+NOT_BUILT = "the compiled part is not built: run make setup, or tools/native"
 POLICIES = (
     LearningPolicy(name="lan_wan", number=1),
     LearningPolicy(name="iot_wan", number=2, action=Action.REJECT, granularity=Granularity.DESTINATION),
@@ -45,6 +52,20 @@ packets = st.builds(
     st.sampled_from(PORTS),
     st.booleans(),
 )
+
+
+def wire(packet: Packet) -> bytes:
+    """The packet as the kernel hands it over."""
+    return (
+        bytes.fromhex("4500 0028 0001 0000 4006 0000")  # IPv4, 40 bytes, TCP
+        + packet.source
+        + packet.destination
+        + packet.source_port.to_bytes(2, "big")
+        + packet.port.to_bytes(2, "big")
+        + bytes.fromhex("00000000 00000000 50")  # sequence, acknowledgement, data offset
+        + (b"\x02" if packet.first else b"\x10")  # SYN or ACK
+        + bytes(6)
+    )
 
 
 def key_of(packet: Packet, policy: LearningPolicy, mac: bytes | None) -> FlowKey:
@@ -72,6 +93,8 @@ class Known:
 class EngineAgainstModel(RuleBasedStateMachine):
     """See the module's docstring."""
 
+    compiled = False
+
     @initialize(learning=st.booleans())
     def start(self, learning: bool) -> None:
         self.patch = pytest.MonkeyPatch()
@@ -86,9 +109,11 @@ class EngineAgainstModel(RuleBasedStateMachine):
         self.switch = LearningSwitch.restore(None, file_mode=learning, learn_for_s=None, policies=NAMES, now_ns=0)
         self.cache = self.opened()
         self.engine = self.built()
+        self.holder = Holder(self.in_force())
 
     def opened(self) -> FlowCache:
-        return open_cache(self.store, 2)
+        assert native.road is not None or not self.compiled, NOT_BUILT
+        return open_cache(self.store, 2, compiled=self.compiled)
 
     def built(self) -> Engine:
         return Engine(
@@ -99,6 +124,20 @@ class EngineAgainstModel(RuleBasedStateMachine):
             limits=LIMITS,
             on_change=self.told.append,
         )
+
+    def in_force(self) -> Rules:
+        return Rules(engine=self.engine, highest_number=len(POLICIES))
+
+    def decide(self, packet: Packet, policy: LearningPolicy, mac: bytes | None, now_ns: int) -> Decision:
+        """As a reader does. Without the compiled part nobody but the engine is asked."""
+        if self.holder.compiled is None or not self.compiled:
+            return self.engine.decide(packet, policy, mac, now_ns)
+        state = self.holder.compiled.state(mark_of(policy.number), wire(packet), mac, now_ns)
+        if not state:
+            return self.engine.decide(packet, policy, mac, now_ns)
+        (why,) = reasons([state == number for number in range(5)])
+        refused = Verdict.REJECT if policy.action is Action.REJECT else Verdict.DROP
+        return Decision(Verdict.ACCEPT if why is Why.CACHED_ALLOW else refused, why)
 
     def later(self) -> int:
         self.now_ns += 1
@@ -166,9 +205,14 @@ class EngineAgainstModel(RuleBasedStateMachine):
         for packet, policy, mac in arrivals:
             self.a_packet_comes(packet, policy, mac)
 
+    @rule(packet=packets, policy=policies, mac=st.sampled_from(MACS), count=st.integers(2, 5))
+    def a_flow_sends_on(self, packet: Packet, policy: LearningPolicy, mac: bytes | None, count: int) -> None:
+        for _ in range(count):
+            self.a_packet_comes(packet, policy, mac)
+
     def a_packet_comes(self, packet: Packet, policy: LearningPolicy, mac: bytes | None) -> None:
         key = key_of(packet, policy, mac)
-        decision = self.engine.decide(packet, policy, mac, self.later())
+        decision = self.decide(packet, policy, mac, self.later())
         accepted, why = self.expected(packet, key)
         assert (decision.verdict is Verdict.ACCEPT) == accepted
         assert (Why.CACHED_ALLOW if decision.why is Why.STORED_ALLOW else decision.why) is why
@@ -230,6 +274,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
     @rule()
     def the_configuration_is_reloaded(self) -> None:
         self.engine = self.built()
+        self.holder.rules = self.in_force()
 
     @rule(capacity=st.integers(1, 4))
     def the_cache_is_resized(self, capacity: int) -> None:
@@ -247,6 +292,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
         )
         self.cache = self.opened()
         self.engine = self.built()
+        self.holder = Holder(self.in_force())
 
     # ---- what always holds
 
@@ -267,6 +313,8 @@ class EngineAgainstModel(RuleBasedStateMachine):
     @invariant()
     def the_cache_is_bounded(self) -> None:
         assert self.cache.size <= self.cache.capacity
+        assert (self.cache.table is not None) == self.compiled
+        assert not self.compiled or len(self.cache.table) <= self.cache.size
 
     def teardown(self) -> None:
         if not hasattr(self, "store"):
@@ -288,5 +336,13 @@ class EngineAgainstModel(RuleBasedStateMachine):
             self.patch.undo()
 
 
+class CompiledAgainstModel(EngineAgainstModel):
+    """The same, with the compiled part."""
+
+    compiled = True
+
+
 TestEngineAgainstModel = EngineAgainstModel.TestCase
+TestCompiledAgainstModel = CompiledAgainstModel.TestCase
 TestEngineAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestCompiledAgainstModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -16,10 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from glacic import native
 from glacic.config.policies import LearningPolicy
+from glacic.ctlplane.reading import Holder, Rules, reasons
+from glacic.firewall.claims import mark_of
 from glacic.learning import database as database_module
+from glacic.learning.cache import TABLE_STATES
 from glacic.learning.engine import Engine, Limits, open_cache
-from glacic.learning.flow import FlowKey, FlowState, Transition, Verdict, Why
+from glacic.learning.flow import Decision, FlowKey, FlowState, Transition, Verdict, Why
 from glacic.learning.packet import Packet
 from glacic.learning.store import Store
 from glacic.learning.switch import LearningSwitch
@@ -32,6 +36,20 @@ THREADS = 3
 
 def packet(port: int) -> Packet:
     return Packet(4, ADDRESS, SERVER, 6, 40000, port)
+
+
+def wire(packet: Packet) -> bytes:
+    """The packet as the kernel hands it over."""
+    return (
+        bytes.fromhex("4500 0028 0001 0000 4006 0000")  # IPv4, 40 bytes, TCP
+        + packet.source
+        + packet.destination
+        + packet.source_port.to_bytes(2, "big")
+        + packet.port.to_bytes(2, "big")
+        + bytes.fromhex("00000000 00000000 50")  # sequence, acknowledgement, data offset
+        + (b"\x02" if packet.first else b"\x10")  # SYN or ACK
+        + bytes(6)
+    )
 
 
 def key(port: int, source: bytes = MAC) -> FlowKey:
@@ -57,12 +75,29 @@ def changes() -> list[Transition]:
     return []
 
 
-@pytest.fixture
-def engine(store: Store, changes: list[Transition]) -> Engine:
-    return Engine(
+class Asked(Engine):
+    """An engine that puts each packet to the compiled rules first, as the compiled readers do."""
+
+    def decide(self, packet: Packet, policy: LearningPolicy | None, mac: bytes | None, now_ns: int) -> Decision:
+        if not hasattr(self, "holder"):
+            self.holder = Holder(Rules(engine=self, highest_number=1))
+        assert policy is not None
+        assert self.holder.compiled is not None
+        state = self.holder.compiled.state(mark_of(policy.number), wire(packet), mac, now_ns)
+        if not state:
+            return super().decide(packet, policy, mac, now_ns)
+        (why,) = reasons([state == number for number in range(5)])
+        return Decision(Verdict.ACCEPT if why is Why.CACHED_ALLOW else Verdict.DROP, why)
+
+
+@pytest.fixture(params=["compiled", "python"])
+def engine(request: pytest.FixtureRequest, store: Store, changes: list[Transition]) -> Engine:
+    compiled = request.param == "compiled"
+    assert native.road is not None or not compiled, "the compiled part is not built: run make setup, or tools/native"
+    return (Asked if compiled else Engine)(
         [POLICY],
         store=store,
-        cache=open_cache(store, 2),
+        cache=open_cache(store, 2, compiled=compiled),
         switch=LearningSwitch.restore(None, file_mode=True, learn_for_s=None, policies=["lan_wan"], now_ns=0),
         limits=Limits(learn_max_per_source=100_000),
         on_change=changes.append,
@@ -172,7 +207,7 @@ def test_a_flow_that_many_threads_meet_at_once_is_learned_once(
 
 
 def test_limits_hold_to_the_flow_however_many_threads_learn(store: Store, engine: Engine, writer: Writer) -> None:
-    limited = Engine(
+    limited = type(engine)(
         [POLICY],
         store=store,
         cache=engine.cache,
@@ -266,3 +301,36 @@ def test_learning_switched_off_is_off_for_every_thread(
         return run
 
     run_together(administrate, *[send(bytes([2, 0, 0, 0, 0, number])) for number in range(2, 2 + THREADS)])
+
+
+@pytest.mark.parametrize("engine", ["compiled"], indirect=True)
+def test_no_answer_of_the_compiled_rules_is_of_the_time_before(engine: Asked, writer: Writer) -> None:
+    """Threads do nothing but ask these, while another denies and allows: once set_state has returned, no answer that is
+    begun says otherwise."""
+    engine.decide(packet(443), POLICY, MAC, 1)
+    ask, payload, mark = engine.holder.compiled.state, wire(packet(443)), mark_of(POLICY.number)
+    seen, moment, states = Counter[int](), [0], (FlowState.DENIED, FlowState.ALLOWED)
+    done = threading.Event()
+
+    def administrate() -> None:
+        try:
+            for number in range(600):
+                moment[0] += 1  # odd: between two states
+                engine.set_state(key(443), states[number % 2], "user ann", "", number)
+                moment[0] += 1
+                for _ in range(2):
+                    engine.decide(packet(443), POLICY, MAC, number)  # into the table again
+                assert ask(mark, payload, MAC, number) == TABLE_STATES[states[number % 2]]
+        finally:
+            done.set()
+
+    def send() -> None:
+        while not done.is_set():
+            before = moment[0]
+            state = ask(mark, payload, MAC, 1)
+            if before == moment[0] and before % 2 == 0 and before and state:
+                assert state == TABLE_STATES[states[(before // 2 - 1) % 2]]
+                seen[state] += 1
+
+    run_together(administrate, *[send] * THREADS)
+    assert len(seen) == 2

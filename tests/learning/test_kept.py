@@ -29,6 +29,7 @@ class Slow:
         self.values: OrderedDict[int, str] = OrderedDict()
         self.changed: dict[int, str] = {}
         self.writing: dict[int, str] = {}
+        self.gone: list[str] = []
 
     def put(self, key: int, value: str) -> None:
         self.values[key] = value
@@ -37,7 +38,7 @@ class Slow:
 
     def trim(self) -> None:
         while len(self.values) > self.capacity:
-            self.values.popitem(last=False)
+            self.gone.append(self.values.popitem(last=False)[1])
 
     def find(self, key: int) -> str | None:
         if key in self.values:
@@ -45,9 +46,16 @@ class Slow:
         return self.values.get(key) or self.changed.get(key) or self.writing.get(key)
 
 
-@given(st.integers(1, 4), st.lists(STEPS, max_size=80))
-def test_it_finds_what_its_slow_twin_finds(capacity: int, steps: list[tuple[str, int]]) -> None:
-    kept: Kept[int, str] = Kept(capacity)
+@given(st.integers(1, 4), st.lists(STEPS, max_size=80), st.booleans())
+def test_it_finds_what_its_slow_twin_finds(capacity: int, steps: list[tuple[str, int]], told: bool) -> None:
+    """Also where somebody is told what the lru lets go of: by then it has, and the value is found nowhere else."""
+    evicted: list[str] = []
+
+    def on_evict(value: str) -> None:
+        assert int(value.partition(",")[0]) not in kept.lru  # values() would make all of them used
+        evicted.append(value)
+
+    kept: Kept[int, str] = Kept(capacity, on_evict if told else None)
     slow = Slow(capacity)
     for number, (step, key) in enumerate(steps):
         value = f"{key}, step {number}"
@@ -72,6 +80,10 @@ def test_it_finds_what_its_slow_twin_finds(capacity: int, steps: list[tuple[str,
             slow.trim()
         assert len(kept.lru) <= slow.capacity
         assert kept.unwritten == len(slow.changed) + len(slow.writing)
+        if told:  # a resize lets go of all of them, and takes some back
+            assert set(evicted) >= set(slow.gone) if step == "resize" else evicted == slow.gone
+        slow.gone.clear()
+        evicted.clear()
     assert {key: kept.find(key) for key in range(8)} == {key: slow.find(key) for key in range(8)}
 
 
