@@ -6,7 +6,15 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-import structlog
+# structlog imports rich where that is installed, for tracebacks in colours: 4 MB in each process, and we print none.
+_hides_rich = "rich" not in sys.modules
+if _hides_rich:
+    sys.modules["rich"] = None  # type: ignore[assignment]  # what an import finds missing
+
+import structlog  # noqa: E402 - see above
+
+if _hides_rich:
+    del sys.modules["rich"]
 
 _json: structlog.PrintLogger | None = None  # where finished lines go, once configure() has found that they are JSON
 
