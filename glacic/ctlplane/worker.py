@@ -114,4 +114,3 @@ class Worker:
                 self._link.sendall(protocol.pack(message))
             except OSError:
                 self._stopped.set()  # the parent is gone; the kernel ends this process, or readline() returns
-
