@@ -10,8 +10,8 @@ class Effort:
     """rounds: how often everything is measured, alternating. seconds: for one contestant in one round, without its
     warming up. long_s: for what has to hold out, once."""
 
-    rounds: int = 5
-    seconds: float = 3.0
+    rounds: int = 3
+    seconds: float = 2.0
     long_s: float = 60.0
 
 
