@@ -75,7 +75,8 @@ class KernelSets:
     def elements(self, name: str) -> Iterator[tuple[bytes, int]]:
         """(key as the kernel stores it, packets counted) of every element; none where there is no such set.
 
-        What is added or removed while it is read may be left out or come twice. The kernel begins anew for each piece
+        What is added or removed while it is read may be left out or come twice; so may anything, while the kernel moves
+        a set that has just grown into a larger table. The kernel begins anew for each piece
         of its answer and steps over what it has told before, so a large set takes the square of its size: 0.5 s for
         100,000 elements, 45 s for 1,000,000 (measured). Raises KernelRefused.
         """

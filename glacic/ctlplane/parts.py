@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -30,7 +29,6 @@ from glacic.firewall.learned import LearnedSets, Reconciled
 from glacic.firewall.nft import Libnftables
 from glacic.learning.cache import FlowCache
 from glacic.learning.engine import Engine, Limits, open_cache
-from glacic.learning.flow import FlowKey
 from glacic.learning.store import Store
 from glacic.learning.switch import NS_PER_S, LearningSwitch, SavedLearning
 from glacic.learning.writer import Writer
@@ -182,7 +180,7 @@ class Parts:
                     _log.info("learned sets are in the kernel", added=added, removed=removed)
                     self.lost = False
                 for name in () if everything else sorted(names):
-                    self.sets.reconcile(_stored(self.store, name), name)
+                    self.sets.reconcile(self.store.elements(name), name)
                 done.append(None)
             except GlacicError as error:
                 done.append(error)
@@ -224,7 +222,7 @@ class Parts:
         )
 
     def _count(self) -> None:
-        counters = ((FlowKey(*key), packets) for key, packets in self.sets.counters())
+        counters = self.sets.counters()
         while page := list(islice(counters, COUNT_PAGE)):
             self.writer.add_kernel_counts(page, time.time_ns())
 
@@ -238,7 +236,7 @@ class Parts:
     def _reconcile(self) -> Reconciled:
         if not self.sets.shapes():
             self.writer.reset_kernel_counts()  # all elements are made anew, and count from nothing
-        return self.sets.reconcile(_stored(self.store))
+        return self.sets.reconcile(self.store.elements())
 
     def _refill(self) -> None:
         """In the mapper's thread: somebody has loaded the table anew, without what was learned."""
@@ -271,11 +269,6 @@ class Parts:
         self.switched()
         if learned and not self._learning:
             _log.info("learning has ended: new flows wait as pending")
-
-
-def _stored(store: Store, policy: str | None = None) -> Iterator[tuple[FlowKey, str]]:
-    """What the kernel is to hold."""
-    return ((key, state.value) for key, state in store.elements(policy))
 
 
 def _say_trouble(trouble: str) -> None:

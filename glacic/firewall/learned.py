@@ -139,9 +139,10 @@ class LearnedSets:
     def reconcile(self, stored: Iterable[Change], policy: str | None = None) -> Reconciled:
         """Make the sets hold what `stored` says, of all policies or of one, and keep the counters of what stays.
 
-        Every lookup is written anew. stored: each flow once; gone through again where something is in the way, so an
-        iterator is held in memory. Where sets have to be compared, their keys are in memory too, 16 to 40 bytes each,
-        or some 150 where the kernel does not say how many elements a set has. Raises KernelRefused.
+        Every lookup is written anew. stored: each flow once, since numbers are compared; gone through again where
+        something is in the way, so an iterator is held in memory. Where sets have to be filled anew, their keys are in
+        memory too, 40 to 120 bytes each with the message that they go in, or some 150 where the kernel does not say how
+        many elements a set has. Raises KernelRefused.
         """
         names = [policy] if policy is not None else list(self._policies)
         again = list(stored) if isinstance(stored, Iterator) else stored
