@@ -28,7 +28,8 @@ in its system call, so packets per second of one sender are one over the cost of
 included. Each firewall has its own namespaces; slices of 100,000 packets go round among them, a round's value is the
 median of its slices, and the sender has its core to itself while it sends. A new connection is a packet from another
 source port, of another flow than the one before; after each slice connection tracking is emptied. Where Glacic's first
-packets cost more, rule by rule, and what could be done: [decision 0008](decisions/0008-what-a-learned-connection-costs.md)."""
+packets cost more, rule by rule, and what could be done:
+[decision 0008](decisions/0008-what-a-learned-connection-costs.md)."""
 
 ELEMENTS = 100_000
 LEAST = 0.97  # of the static set
