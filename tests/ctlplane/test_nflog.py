@@ -33,6 +33,7 @@ from glacic.learning.switch import LearningSwitch
 MAC = bytes.fromhex("020000000001")
 GROUP = 7
 Make = Callable[..., LogReader]
+IPV4_UDP = bytes.fromhex("4500 001c 0001 0000 4011 0000 0a000001 0a000002  0fa0 0035 0008 0000")
 INPUT = LearningPolicy(name="DROP_INPUT", number=1)
 LAN = LearningPolicy(name="lan_wan", number=3)
 INPUT_BY_IP = LearningPolicy(name="DROP_INPUT", number=4, identity=Identity.IP)
@@ -235,6 +236,16 @@ def test_sequence_numbers_may_wrap_around(engine: Scripted) -> None:
 def test_a_group_has_one_owner(bed: Bed, engine: Scripted, reader: LogReader, log_reader: Make) -> None:
     with pytest.raises(KernelRefused, match=f"another program owns log group {GROUP}"):
         bed.fw.call(log_reader(GROUP, Holder(engine.rules())).open)
+
+
+def test_what_came_while_it_was_opened_is_read_first(bed: Bed, engine: Scripted, reader: LogReader) -> None:
+    bed.log()
+    body = netlink.generic(2) + netlink.attribute(10, b"DROP_INPUT: \0") + netlink.attribute(9, IPV4_UDP)
+    reader._early.append(netlink.message(netlink.NFULNL_MSG_PACKET, body))
+    bed.send()
+    with running(reader):
+        until(lambda: len(engine.asked) == 2)
+    assert [policy and policy.name for _, policy, _ in engine.asked] == ["DROP_INPUT", "lan_wan"]
 
 
 def test_it_gives_the_group_up_when_it_stops(bed: Bed, engine: Scripted, reader: LogReader, log_reader: Make) -> None:

@@ -395,6 +395,27 @@ def test_stopped_before_it_ran_it_gives_the_queue_up(bed: Bed, reader: QueueRead
     reader.stop()
 
 
+def test_a_boundary_is_passed_when_what_is_being_answered_is(
+    bed: Bed, engine: Scripted, reader: QueueReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on, decide = threading.Event(), threading.Event(), engine.decide
+
+    def slow(*arguments: Any) -> Decision:
+        asked.set()
+        go_on.wait(20)
+        return decide(*arguments)
+
+    monkeypatch.setattr(engine, "decide", slow)
+    with running(reader):
+        assert reader.pass_boundary(0.01)  # nothing is being answered
+        bed.send()
+        assert asked.wait(20)
+        assert not reader.pass_boundary(0.05)
+        go_on.set()
+        assert reader.pass_boundary(20)
+        until(lambda: processed(reader) == 1)
+
+
 def test_a_queue_has_one_owner(bed: Bed, engine: Scripted, reader: QueueReader, queue_reader: Make) -> None:
     with pytest.raises(KernelRefused, match=r"queue 100.*another program owns it"):
         bed.fw.call(queue_reader(QUEUE, Holder(engine.rules())).open)

@@ -65,7 +65,7 @@ def is_plain(data: bytes, packet: Packet) -> bool:
 
 # ---- packets, right and wrong
 
-lengths = st.one_of(st.none(), st.integers(0, 80), st.integers(0, 0xFFFF))
+lengths = st.one_of(st.none(), st.just(0), st.integers(0, 80), st.integers(0, 0xFFFF))
 more = st.binary(max_size=24)
 transports = st.one_of(
     st.tuples(st.just(TCP), st.builds(tcp, st.just(PORT), words=st.integers(0, 15), more=more)),
@@ -164,6 +164,8 @@ V4, V6 = (CLIENT, SERVER), (CLIENT6, SERVER6)
         (ipv6(UDP, udp(PORT, length=0), length=0), None),  # a jumbogram: Python's
         (ipv4(TCP, tcp(PORT), words=4), None),
         (ipv4(TCP, tcp(PORT), words=15), None),
+        (ipv4(UDP, udp(PORT), words=4, total=0), None),
+        (ipv4(UDP, udp(PORT), words=0, total=0), None),
         (ipv4(1, b"\x08" + bytes(7)), None),  # ICMP
         (ipv6(0, b"\x06" + bytes(7) + tcp(PORT)), None),  # a hop-by-hop header before TCP
         (ipv6(44, b"\x06" + bytes(7) + tcp(PORT)), None),  # an atomic fragment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
@@ -51,7 +52,7 @@ POLICIES = (
 
 
 class Stored:
-    """An engine over a real cache; the database has a flow for every port but 9, in a state that the port names."""
+    """An engine over a real cache; the database has a flow for every port but 9, in a state by its port and source."""
 
     def __init__(self, *, compiled: bool) -> None:
         self.cache = FlowCache(50, Census({}, 0, lambda _source: (0, 0)), compiled=compiled)
@@ -67,7 +68,7 @@ class Stored:
         key = FlowKey(policy.name, source, packet.protocol, packet.port, destination)
         state = self.cache.hit(key, packet.source if by_mac else None, now_ns)
         if state is None and packet.port != 9:
-            state = list(FlowState)[packet.port % 4]
+            state = list(FlowState)[(packet.port + len(source) // 2) % 4]
             flow = Flow(key=key, state=state, first_seen_ns=1, last_seen_ns=1)
             self.cache.note(self.cache.load(flow), packet.source if by_mac else None, now_ns)
         whys = {
@@ -187,8 +188,12 @@ def test_whatever_comes_both_loops_make_the_same_of_it(come: list[bytes]) -> Non
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("mark", MARKS)
 def test_prefix_and_mark_name_the_same_policy_in_both(prefix: bytes | None, mark: int | None) -> None:
-    """The third packet of a flow is the first that the compiled loop takes by itself."""
-    check([logged(syn(port), prefix, mark=mark, mac=mac) * 3 for port in (9, 10) for mac in (MAC, None)])
+    """The third packet of a flow is the first that the compiled loop takes by itself. Flows of both variants of a name
+    are known when that is put to it."""
+    known = [
+        logged(syn(10), POLICIES[0].name.encode(), mark=claims.mark_of(variant), mac=MAC) * 3 for variant in (1, 4)
+    ]
+    check([*known, *(logged(syn(port), prefix, mark=mark, mac=mac) * 3 for port in (9, 10) for mac in (MAC, None))])
 
 
 @pytest.mark.parametrize(
@@ -237,6 +242,33 @@ def test_what_python_is_asked(road: ModuleType) -> None:
         (b"\xff: ", b"\x45", 0, None),
         (b"", b"", 0, None),
     ]
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        (2, b"\0\0\0\5", b"\5"),  # mark
+        (8, struct.pack("!H2x8s", 6, MAC), b"\0\6"),  # hardware address
+        (8, struct.pack("!H2x8s", 6, MAC), struct.pack("!H2x8s", 4, MAC)),
+        (9, syn(10), b""),  # payload
+        (10, b"lan_wan: ", b""),  # prefix
+        (12, b"\0\0\0\5", b"\5"),  # sequence
+        (15, b"\0\1", b"\0"),  # hardware type
+    ],
+)
+def test_of_two_of_a_kind_the_last_counts(road: ModuleType, twice: tuple[int, bytes, bytes]) -> None:
+    """Also where it cannot be read, as in Python."""
+    kind, first, last = twice
+    questions: list[tuple[bytes, bytes, int, bytes | None]] = []
+    log = road.Log(-1, GROUP, road.Rules(), lambda *question: questions.append(question))
+    log.stop()
+    ethernet, address = attribute(15, b"\0\1"), attribute(8, struct.pack("!H2x8s", 6, MAC))
+    rest = {8: ethernet, 15: address}.get(kind, ethernet + address)
+    for order in ((first, last), (last, first)):
+        body = b"\2\0\0\7" + rest + b"".join(attribute(kind, one) for one in order)
+        log.run([message(netlink.NFULNL_MSG_PACKET, body)])
+        twin = netlink.logged(body)
+        assert questions.pop() == (twin.prefix.encode(), twin.payload, twin.mark, twin.mac)
 
 
 # ---- what it says to the kernel

@@ -334,22 +334,33 @@ def test_rules_may_change_at_any_moment(road: ModuleType, loop: Loop) -> None:
 
 def test_a_signal_is_handled_while_it_waits(loop: Loop) -> None:
     """In the main thread, where Python's handlers run."""
+    waits, over = threading.Event(), threading.Event()
 
     class Interrupted(Exception):
         pass
 
     def interrupt(*_: object) -> None:
-        raise Interrupted
+        if not over.is_set():
+            over.set()
+            raise Interrupted
+
+    def send() -> None:
+        waits.wait()
+        while not over.wait(0.02):  # again where it came between two waits
+            os.kill(os.getpid(), signal.SIGUSR2)
 
     loop.kernel.reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 20, 0))
+    loop.answer = lambda _payload: waits.set()
     before = signal.signal(signal.SIGUSR2, interrupt)
-    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR2))
-    timer.start()
+    sender = threading.Thread(target=send)
+    sender.start()
     try:
         with pytest.raises(Interrupted):
-            loop.native.run([])
+            loop.native.run([loop.unknown(b"1")])
     finally:
-        timer.join()
+        waits.set()
+        over.set()
+        sender.join()
         signal.signal(signal.SIGUSR2, before)
 
 

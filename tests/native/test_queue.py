@@ -152,6 +152,13 @@ def test_what_python_is_asked(kernel: Kernel, reader: Reader) -> None:
     ]
 
 
+def test_every_packet_is_python_s_where_connections_are_counted(kernel: Kernel, asked: Asked, reader: Reader) -> None:
+    asked.set(window=True)
+    kernel.send(packet(1, OPEN), packet(2, SHUT))
+    reader.run()
+    assert len(reader.questions) == 2
+
+
 @pytest.mark.parametrize(
     ("answer", "expected", "counted"),
     [
