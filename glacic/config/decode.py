@@ -23,6 +23,7 @@ from glacic.config.model import (
     FailMode,
     Granularity,
     Identity,
+    Integrity,
     NamedSet,
     Network,
     Policy,
@@ -62,6 +63,7 @@ def decode(body: Body, source: Source, report: Report) -> Config:
     sets = tuple(found for block in reader.blocks("set") if (found := _set(block, report)))
     config = Config(
         path=Path(source.name),
+        integrity=_integrity(reader, learning[0] if learning else RuleLearning()),
         rule_learning=learning[0] if learning else RuleLearning(),
         zones=tuple(zone for block in reader.blocks("zone") if (zone := _zone(block, report))),
         policies=tuple(policy for block in reader.blocks("policy") if (policy := _policy(block, report))),
@@ -70,6 +72,14 @@ def decode(body: Body, source: Source, report: Report) -> Config:
     )
     reader.finish()
     return config
+
+
+def _integrity(reader: Reader, learning: RuleLearning) -> Integrity:
+    """Of the file, or of rule_learning, where people look for it first."""
+    found = reader.choice("integrity", Integrity, learning.integrity)
+    if reader.has("integrity") and "integrity" in learning.spans:
+        reader.refuse("integrity", "integrity is written here and in rule_learning", "leave one of them out")
+    return found
 
 
 def open_block(block: Block, report: Report, where: str) -> Reader:
@@ -104,6 +114,9 @@ def _rule_learning(block: Block, report: Report) -> RuleLearning:
         packet_window=reader.number("packet_window", 0, 0, PACKET_WINDOW_MAX),
         offload_mark=_offload_mark(reader),
         database=reader.text("database", _database, 'a path, "/var/lib/glacic/flows.db"'),
+        durable=reader.flag("durable"),
+        fail_open_keep=reader.flag("fail_open_keep"),
+        integrity=reader.choice("integrity", Integrity, Integrity.REPORT),
         spans=reader.spans,
     )
     _check_queue_numbers(reader, learning)

@@ -1,6 +1,6 @@
 """Road 1, the facade of its first half: a path becomes a Config, or everything that is wrong with the file.
 
-The only module of this package that opens a file. Whatever the file holds, the answer is a Config or located
+The only module of this package that reads files, by files.py. Whatever the file holds, the answer is a Config or located
 diagnostics.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from glacic.config.decode import decode
+from glacic.config.files import DISK, Files
 from glacic.config.model import Config
 from glacic.config.reader import Report
 from glacic.config.source import ERROR, Diagnostic, Source, Span, in_order
@@ -19,17 +20,17 @@ from glacic.errors import ConfigError
 SIZE_MAX = 4 << 20  # bytes; the grammar takes some 4 s for each million
 
 
-def load(path: Path) -> Config:
+def load(path: Path, files: Files = DISK) -> Config:
     """The configuration of a file. Raises ConfigError with every error in it; notes are dropped."""
-    config, diagnostics = examine(path)
+    config, diagnostics = examine(path, files)
     if config is None:
         raise ConfigError(tuple(found for found in diagnostics if found.severity == ERROR))
     return config
 
 
-def examine(path: Path) -> tuple[Config | None, tuple[Diagnostic, ...]]:
+def examine(path: Path, files: Files = DISK) -> tuple[Config | None, tuple[Diagnostic, ...]]:
     """The configuration, or None where it has errors; and all errors and notes, in file order."""
-    source, problem = _read(path)
+    source, problem = _read(path, files)
     if source is None:
         return None, (problem,) if problem else ()
     return examine_source(source)
@@ -50,11 +51,10 @@ def examine_source(source: Source) -> tuple[Config | None, tuple[Diagnostic, ...
     return (None if any(found.severity == ERROR for found in diagnostics) else config), diagnostics
 
 
-def _read(path: Path) -> tuple[Source | None, Diagnostic | None]:
+def _read(path: Path, files: Files) -> tuple[Source | None, Diagnostic | None]:
     name = str(path)
     try:
-        with path.open("rb") as file:
-            data = file.read(SIZE_MAX + 1)
+        data = files.read(path, SIZE_MAX + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         return None, _unreadable(name, f"cannot read the configuration: {getattr(error, 'strerror', None) or error}")
     if len(data) > SIZE_MAX:

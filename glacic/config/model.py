@@ -43,6 +43,13 @@ class FailMode(StrEnum):
     CLOSED = "closed"
 
 
+class Integrity(StrEnum):
+    """What happens when somebody else changes our table: it is said, or said and put right."""
+
+    REPORT = "report"
+    RESTORE = "restore"
+
+
 class Identity(StrEnum):
     """What names the source of a flow: the MAC address where there is one, or always the IP address."""
 
@@ -117,6 +124,9 @@ class RuleLearning:
     packet_window: int = 0
     offload_mark: int = 0x00200000  # bits of the connection mark
     database: Path | None = None
+    durable: bool = False  # a verdict waits until what it learned is on disk
+    fail_open_keep: bool = False  # connections that a fail mode let in go on when the engine is back
+    integrity: Integrity = Integrity.REPORT  # read Config.integrity
     spans: Spans = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -230,6 +240,7 @@ class Config:
     """A whole configuration, valid when it comes from load.load(). Blocks in file order."""
 
     path: Path
+    integrity: Integrity = Integrity.REPORT
     rule_learning: RuleLearning = field(default_factory=RuleLearning)
     zones: tuple[Zone, ...] = ()
     policies: tuple[Policy, ...] = ()

@@ -15,6 +15,7 @@ from glacic.config.model import (
     FailMode,
     Granularity,
     Identity,
+    Integrity,
     PortRange,
     Rate,
     RuleLearning,
@@ -47,6 +48,9 @@ def test_every_attribute_of_rule_learning_is_read(valid: Valid) -> None:
           rate_limit = "10/minute"
           ignore_networks = ["224.0.0.0/4", "ff00::/8"]
           retention_days = 3
+          durable = true
+          fail_open_keep = true
+          integrity = "restore"
           cache_size = 16
           fail_mode = "closed"
           queue_full = "open"
@@ -69,6 +73,9 @@ def test_every_attribute_of_rule_learning_is_read(valid: Valid) -> None:
         rate_limit=Rate(10, "minute"),
         ignore_networks=(ip_network("224.0.0.0/4"), ip_network("ff00::/8")),
         retention_days=3,
+        durable=True,
+        fail_open_keep=True,
+        integrity=Integrity.RESTORE,
         cache_size=16,
         fail_mode=FailMode.CLOSED,
         queue_full=FailMode.OPEN,
@@ -282,3 +289,11 @@ def test_sets_are_read(valid: Valid) -> None:
 )
 def test_a_wrong_set_is_told_at_the_place(errors: Check, text: str) -> None:
     errors(text)
+
+
+def test_integrity_may_stand_in_rule_learning_or_outside_but_not_in_both(errors: Check, valid: Valid) -> None:
+    assert valid('zone "a" { interface = "a0" }\nintegrity = "restore"\n').integrity is Integrity.RESTORE
+    learning = 'zone "a" { interface = "a0" }\nrule_learning { integrity = "restore" }\n'
+    assert valid(learning).integrity is Integrity.RESTORE
+    both = 'zone "a" { interface = "a0" }\n¶integrity = "report"\nrule_learning { integrity = "restore" }\n'
+    assert errors(both) == ["integrity is written here and in rule_learning: leave one of them out"]
