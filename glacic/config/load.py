@@ -1,6 +1,6 @@
 """Road 1, the facade of its first half: a path becomes a Config, or everything that is wrong with the file.
 
-The only module of this package that reads files, by files.py. Whatever the file holds, the answer is a Config or located
+The only module of this package that reads files, by files.py. Whatever they hold, the answer is a Config or located
 diagnostics.
 """
 
