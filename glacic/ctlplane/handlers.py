@@ -12,8 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from glacic.ctlplane.changes import Wish
 from glacic.ctlplane.elements import KernelSets
 from glacic.ctlplane.messages import pack_key
+from glacic.ctlplane.protocol import TRIAL_MAX_S
+from glacic.ctlplane.revisions import Origin
 from glacic.ctlplane.server import Handler
 from glacic.errors import GlacicError, UnknownFlow, UsageError
 from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
@@ -54,6 +57,12 @@ class Handlers:
             "status": self.status,
             "stats": self.stats,
             "reload": self.reload,
+            "apply": self.apply,
+            "confirm": self.confirm,
+            "rollback": self.rollback,
+            "panic": self.panic,
+            "history": self.history,
+            "difference": self.difference,
             "flows.list": self.flows_list,
             "flows.show": self.flows_show,
             "flows.set": self.flows_set,
@@ -86,6 +95,7 @@ class Handlers:
             "worker_pid": service.worker.pid,
             "worker_starts": service.worker_starts,
             "since": service.since.isoformat(timespec="seconds"),
+            **service.changes.standing(),
         }
 
     async def stats(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
@@ -93,9 +103,40 @@ class Handlers:
         stats: dict[str, Any] = await self._service.worker.call("stats")
         return stats
 
-    async def reload(self, _args: dict[str, Any], who: str) -> dict[str, Any]:
+    async def reload(self, args: dict[str, Any], who: str) -> dict[str, Any]:
         """Answers when the new ruleset is live."""
-        return await self._service.reload(who)
+        return await self._service.changes.apply(_wish(args, who, "reload"))
+
+    async def apply(self, args: dict[str, Any], who: str) -> dict[str, Any]:
+        """A reload that may be on trial: `confirm_s`."""
+        return await self._service.changes.apply(_wish(args, who, "apply"))
+
+    async def confirm(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
+        """What is on trial stays."""
+        return await self._service.changes.confirm()
+
+    async def rollback(self, args: dict[str, Any], who: str) -> dict[str, Any]:
+        """An earlier revision; without a `number` the one before."""
+        number = _number(args, "number", None)
+        what = f"rollback to {number}" if number is not None else "rollback"
+        return await self._service.changes.rollback(number, _wish(args, who, what))
+
+    async def panic(self, args: dict[str, Any], who: str) -> dict[str, Any]:
+        """Management and nothing else, or back."""
+        on = args.get("on") is not False
+        return await self._service.changes.panic(_wish(args, who, "panic"), on=on)
+
+    async def history(self, args: dict[str, Any], _who: str) -> dict[str, Any]:
+        """All revisions; with a `number` that one's files."""
+        revisions = self._service.changes.revisions
+        number = _number(args, "number", None)
+        if number is None:
+            return (await asyncio.to_thread(revisions.standing)).as_dict()
+        return await asyncio.to_thread(revisions.document, number)
+
+    async def difference(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
+        """What the file would change."""
+        return await self._service.changes.difference()
 
     async def flows_list(self, args: dict[str, Any], _who: str) -> dict[str, Any]:
         """One page in the order of ids; `next` is the id to go on after, None at the end."""
@@ -210,6 +251,18 @@ def transition_dict(transition: Transition) -> dict[str, Any]:
         "who": transition.who,
         "why": transition.why,
     }
+
+
+def _wish(args: dict[str, Any], who: str, what: str) -> Wish:
+    trial_s = _number(args, "confirm_s", None)
+    if trial_s is not None and not 0 < trial_s <= TRIAL_MAX_S:
+        raise UsageError(f"a change can wait 1 to {TRIAL_MAX_S} seconds to be confirmed, not {trial_s}")
+    return Wish(
+        origin=Origin(who=who, what=what, source=_text(args, "via") or ""),
+        trial_s=trial_s,
+        force=args.get("force") is True,
+        keep_connections=args.get("keep_connections") is True,
+    )
 
 
 def flow_filter(args: Any) -> FlowFilter:

@@ -18,6 +18,7 @@ from typing import Any
 from glacic import errors
 
 MAX_REQUEST = 256 * 1024  # bytes of one request line; the longest legitimate one names a page of flows
+TRIAL_MAX_S = 86_400  # how long a change may wait to be confirmed
 
 _BY_EXIT_CODE: dict[int, type[errors.GlacicError]] = {
     errors.UsageError.exit_code: errors.UsageError,

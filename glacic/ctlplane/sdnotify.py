@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def notify(*lines: str) -> bool:
@@ -19,6 +22,16 @@ def notify(*lines: str) -> bool:
         except OSError:
             return False  # a manager that went away is no reason to stop filtering
     return True
+
+
+@contextmanager
+def reloading() -> Iterator[None]:
+    """The manager knows of a reload as long as it lasts (systemd.service(5), Type=notify-reload)."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    try:
+        yield
+    finally:
+        notify("READY=1")
 
 
 def watchdog_interval_s() -> float | None:

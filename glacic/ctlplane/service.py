@@ -13,27 +13,31 @@ Refuses to look at packets: the worker does, in a process of its own.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from glacic.config.load import load
 from glacic.config.model import Config
-from glacic.config.policies import LearningPolicy, label, learning_policies
+from glacic.config.policies import LearningPolicy, learning_policies
 from glacic.ctlplane import child, logs, sdnotify
+from glacic.ctlplane.changes import Changes, Wish
 from glacic.ctlplane.handlers import Handlers
+from glacic.ctlplane.offline import boot_script_of, numbers_of, stored_policies
+from glacic.ctlplane.revisions import Origin, Revisions
 from glacic.ctlplane.server import Server, make_way
 from glacic.ctlplane.settings import Settings, settings_of, to_message
-from glacic.errors import GlacicError, KernelRefused
-from glacic.firewall.apply import apply, prepare, unload
+from glacic.ctlplane.startup import Choice, check_rights, choose, in_force, make_folder, only_one
+from glacic.errors import GlacicError, KernelRefused, StoreError
+from glacic.firewall.apply import apply, check, prepare, unload
 from glacic.firewall.compile import compile_config
 from glacic.firewall.nft import Libnftables, Nft
-from glacic.firewall.shapes import Shape
+from glacic.firewall.panic import compile_panic
+from glacic.firewall.ruleset import Inventory, Ruleset
+from glacic.firewall.shapes import Shape, uses_in
 from glacic.learning.store import Store
 
 _log = logs.logger("service")
@@ -45,20 +49,29 @@ LASTED_S = 10.0
 def run(*, config_path: Path, state_dir: Path, socket_path: Path, apply_ruleset: bool) -> int:
     """Run the service until SIGTERM or SIGINT; 0 after a clean stop. Raises GlacicError where it cannot start."""
     logs.configure()
-    if os.geteuid() != 0 and not _may_administer_networks():
-        raise KernelRefused("the service needs CAP_NET_ADMIN: run it as root, or through its systemd unit")
-    config = load(config_path)
+    check_rights()
     make_folder(state_dir)
     with only_one(state_dir / "lock"):
+        choice = choose(config_path, Revisions(state_dir)) if apply_ruleset else Choice(load(config_path), {})
         make_way(socket_path)
-        return asyncio.run(Service(config, state_dir, socket_path, Libnftables(), apply_ruleset).run())
+        nft = Libnftables()
+        return asyncio.run(Service(choice.config, state_dir, socket_path, nft, apply_ruleset, choice=choice).run())
 
 
 class Service:
-    """Everything that lives as long as the process. One reload or restart of the worker at a time (`_changing`)."""
+    """Everything that lives as long as the process. One change or restart of the worker at a time (`changing`)."""
 
-    def __init__(self, config: Config, state_dir: Path, socket_path: Path, nft: Nft, apply_ruleset: bool) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        state_dir: Path,
+        socket_path: Path,
+        nft: Nft,
+        apply_ruleset: bool,
+        *,
+        choice: Choice | None = None,
+    ) -> None:
+        self.config = config  # in force, or to be put in force by the next worker
         self.state_dir = state_dir
         self.nft = nft
         self.applies = apply_ruleset
@@ -70,7 +83,11 @@ class Service:
         self.worker_starts = 0
         self.settings: Settings | None = None
         self.store: Store | None = None
-        self._changing = asyncio.Lock()
+        self.changing = asyncio.Lock()
+        self._choice = choice or Choice(config, {})
+        self.changes = Changes(self, Revisions(state_dir), note=self._choice.note)
+        self._shapes: dict[str, frozenset[Shape]] = {}  # of the learned sets in the ruleset in force
+        self._sound = asyncio.Event()  # whether there is a configuration that a worker may run
         self._stopping = asyncio.Event()
         self._server = Server(socket_path, Handlers(self).table())
 
@@ -90,7 +107,7 @@ class Service:
                 start.cancel()
             else:
                 start.result()
-                watching = [asyncio.create_task(self._watch())]
+                watching = [asyncio.create_task(self._watch()), asyncio.create_task(self.changes.keep_boot_script())]
                 if interval_s := sdnotify.watchdog_interval_s():
                     watching.append(asyncio.create_task(_feed_watchdog(interval_s)))
                 await asyncio.wait({stopped, *watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -103,43 +120,94 @@ class Service:
                 task.cancel()
             await self._stop()
 
-    async def reload(self, who: str) -> dict[str, Any]:
-        """Read the configuration again and put it in force. Raises what is wrong with it; then nothing has changed."""
-        async with self._changing:
-            if self.state == "starting":
-                raise GlacicError("the service is still starting; try again")
-            sdnotify.notify("RELOADING=1", f"MONOTONIC_USEC={asyncio.get_running_loop().time() * 1e6:.0f}")
-            try:
-                config = await asyncio.to_thread(load, self.config.path)
-                await self._put_in_force(config)
-            finally:
-                sdnotify.notify("READY=1")
-            _log.info("reloaded", config=str(config.path), who=who)
-        assert self.settings is not None  # noqa: S101 - put in force
-        return {
-            "config": str(config.path),
-            "policies": len(config.policies),
-            "learning_policies": len({policy.name for policy in self.settings.policies}),
-        }
-
     async def change(self, do: str, **args: Any) -> Any:
         """Have the worker change something; never between the two halves of a reload."""
-        async with self._changing:
+        async with self.changing:
             return await self.worker.call(do, **args)
 
-    async def _start(self) -> None:
-        async with self._changing:
-            found = await asyncio.to_thread(self.nft.inventory) if self.applies else None
-            try:
-                await self._start_worker()
-                await self._put_in_force(self.config)
-            except GlacicError:
-                if self.applies and found is None:
-                    await asyncio.to_thread(unload, self.nft)  # a failed start leaves no table of its own making
-                raise
+    async def put_in_force(self, config: Config) -> None:
+        """Another configuration, by the same road as at the start. Raises GlacicError; then nothing has changed."""
+        if not self._sound.is_set():  # there was none that could be run until now
+            await self._start_worker()
+        await self._put_in_force(config)
+        if not self._sound.is_set():
+            self._sound.set()
             self._set_state("running")
-        sdnotify.notify("READY=1", "STATUS=in force")
-        _log.info("running", config=str(self.config.path), applied=self.applied, worker=self.worker.pid)
+
+    async def put_in_force_without_worker(self, config: Config) -> None:
+        """The kernel first; the worker is ended, and the next one is started with this configuration.
+
+        Raises KernelRefused."""
+        policies = self.policies_of(config)
+        ruleset = self._ruleset(config, policies, self._shapes)
+        await asyncio.to_thread(apply, self.nft, ruleset)
+        self.config = config
+        self.worker.kill()
+
+    def summary(self) -> dict[str, Any]:
+        """What a change is answered with."""
+        learning = {policy.name for policy in self.settings.policies} if self.settings is not None else set()
+        return {
+            "config": str(self.config.path),
+            "policies": len(self.config.policies),
+            "learning_policies": len(learning),
+        }
+
+    def audited(self, action: str, args: dict[str, Any]) -> None:
+        """The service did something by itself that people will ask about."""
+        _log.warning(action, **args)
+
+    async def _start(self) -> None:
+        async with self.changing:
+            found = await asyncio.to_thread(self.nft.inventory) if self.applies else None
+            broken = self._choice.broken or await self._refused_by_kernel(found)
+            if broken:
+                await self._close(broken)
+            else:
+                try:
+                    await self._start_worker()
+                    await self._put_in_force(self.config)
+                except GlacicError:
+                    if self.applies and found is None:
+                        await asyncio.to_thread(unload, self.nft)  # a failed start leaves no table of its own making
+                    raise
+                self._sound.set()
+                self._set_state("running")
+                if self.applies:
+                    await self.changes.started(self._choice.contents)
+        sdnotify.notify("READY=1", f"STATUS={'in force' if self.state == 'running' else self.state}")
+        _log.info(self.state, config=str(self.config.path), applied=self.applied, worker=self.worker.pid)
+
+    async def _refused_by_kernel(self, found: Inventory | None) -> str:
+        """What the kernel has against the first ruleset, where there is an earlier one to fall back to; else "", and
+        the start fails as it comes to it."""
+        before = in_force(self.changes.revisions, self.changes.revisions.standing()) if self.applies else None
+        if before is None:
+            return ""
+        policies = self.policies_of(self.config)
+        shapes = _shapes_in(found or Inventory(), policies)
+        try:
+            await asyncio.to_thread(check, self.nft, self._ruleset(self.config, policies, shapes))
+        except KernelRefused as error:
+            self.config = before[0]
+            return str(error)
+        return ""
+
+    async def _close(self, broken: str) -> None:
+        """The file has errors: what was in force before, with a drop in place of each hook, and no worker."""
+        present = await asyncio.to_thread(self.nft.inventory)
+        if present is None:
+            script = await asyncio.to_thread(boot_script_of, self.config, self.state_dir)
+            await asyncio.to_thread(self.nft.run, script)
+        else:
+            policies = self.policies_of(self.config)
+            ruleset = self._ruleset(self.config, policies, _shapes_in(present, policies), closed=True)
+            await asyncio.to_thread(apply, self.nft, ruleset)
+        self.applied = True
+        with suppress(StoreError):  # there is none yet
+            self.store = Store.open(Path(settings_of(self.config, (), self.state_dir).database), read_only=True)
+        self._set_state("degraded", f"closed for everything new: the configuration is broken: {broken}")
+        _log.error("the configuration is broken; what was in force before is, closed for everything new", error=broken)
 
     async def _start_worker(self) -> None:
         self.worker = child.Worker()
@@ -147,25 +215,41 @@ class Service:
         self.worker_starts += 1
 
     async def _put_in_force(self, config: Config) -> None:
-        """The road of a start and of a reload: open what is new, one transaction, close what is old."""
+        """The road of a start and of a reload: check, open what is new, one transaction, close what is old."""
         settings = self._settings(config)
         if self.settings is not None and settings.database != self.settings.database:
             raise GlacicError("`database` cannot change while the service runs: restart it")
+        policies = settings.policies
         if self.applies:
+            if self.settings is not None:
+                await asyncio.to_thread(check, self.nft, self._ruleset(config, policies, self._shapes))
             await asyncio.to_thread(prepare, self.nft)
         try:
-            shapes = await self.worker.call("prepare", settings=to_message(settings), save_numbers=self.applies)
+            shapes = _shapes(
+                await self.worker.call("prepare", settings=to_message(settings), save_numbers=self.applies)
+            )
             if self.applies:
-                ruleset = compile_config(config, running=_numbers(settings.policies), shapes=_shapes(shapes))
-                await asyncio.to_thread(apply, self.nft, ruleset)
+                await asyncio.to_thread(apply, self.nft, self._ruleset(config, policies, shapes))
         except Exception:
             await self._finish("abort")  # what was wrong is raised
             raise
         self.worker.learning = await self._finish("commit")
         self.applied = self.applies
-        self.config, self.settings = config, settings
+        self.config, self.settings, self._shapes = config, settings, shapes
         if self.store is None:
             self.store = Store.open(Path(settings.database), read_only=True)
+
+    def _ruleset(
+        self,
+        config: Config,
+        policies: tuple[LearningPolicy, ...],
+        shapes: Mapping[str, Collection[Shape]],
+        *,
+        closed: bool = False,
+    ) -> Ruleset:
+        if self.changes.revisions.standing().panic:
+            return compile_panic(config, policies, shapes)
+        return compile_config(config, running=numbers_of(policies), shapes=shapes, closed=closed)
 
     async def _finish(self, how: str) -> Any:
         """The second half of a reload. A worker that cannot do it is between two rulesets, and is replaced."""
@@ -177,22 +261,23 @@ class Service:
                 raise
             _log.error("the worker cannot go back to what is in force, and is ended", error=str(error))
 
-    def _settings(self, config: Config) -> Settings:
-        """Settings whose policies keep the numbers that the ruleset in force gave them.
+    def policies_of(self, config: Config) -> tuple[LearningPolicy, ...]:
+        """The policies that learn, with the numbers that the ruleset in force gave them.
 
         A ruleset that somebody else loads comes from `glacic show`, which numbers every configuration anew.
         """
-        running: dict[str, int] = {}
         if self.applies and self.settings is not None:
-            running = _numbers(self.settings.policies)
-        elif self.applies:
-            running = stored_numbers(config, self.state_dir)
-        return settings_of(config, learning_policies(config, running), self.state_dir)
+            return learning_policies(config, numbers_of(self.settings.policies))
+        return stored_policies(config, self.state_dir) if self.applies else learning_policies(config)
+
+    def _settings(self, config: Config) -> Settings:
+        return settings_of(config, self.policies_of(config), self.state_dir)
 
     async def _watch(self) -> None:
         """Replace a worker that ended, for as long as the service runs."""
         loop, short_lived = asyncio.get_running_loop(), 0
         while True:
+            await self._sound.wait()
             born = loop.time()
             status = await self.worker.wait()
             if loop.time() - born >= LASTED_S:
@@ -206,7 +291,7 @@ class Service:
             await self._replace_worker()
 
     async def _replace_worker(self) -> None:
-        async with self._changing:
+        async with self.changing:
             try:
                 await self.worker.close()
                 self.settings_before, self.settings = self.settings, None
@@ -226,7 +311,9 @@ class Service:
         self._set_state("stopping")
         sdnotify.notify("STOPPING=1")
         with suppress(TimeoutError):  # a reload that is under way comes to its end first, and nobody begins another
-            await asyncio.wait_for(self._changing.acquire(), child.STOP_S)
+            await asyncio.wait_for(self.changing.acquire(), child.STOP_S)
+        if self.applied:
+            await self.changes.stop()
         await self.worker.stop()
         await self.worker.close()
         await self._server.close()
@@ -237,7 +324,7 @@ class Service:
     def _reload_soon(self) -> None:
         async def reload() -> None:
             try:
-                await self.reload("SIGHUP")
+                await self.changes.apply(Wish(origin=Origin(who="SIGHUP", what="reload")))
             except GlacicError as error:
                 _log.error("reload refused, nothing changed", error=str(error))
 
@@ -248,56 +335,16 @@ class Service:
         sdnotify.notify(f"STATUS={state}{': ' + reason if reason else ''}")
 
 
-def stored_numbers(config: Config, state_dir: Path) -> dict[str, int]:
-    """The policy numbers that the ruleset in the kernel was made with, as the database keeps them; {} without one."""
-    path = Path(settings_of(config, (), state_dir).database)
-    if not path.exists():
-        return {}
-    store = Store.open(path)
-    try:
-        return store.numbers()
-    finally:
-        store.close()
-
-
-def make_folder(path: Path) -> None:
-    """Make a private folder (0700) where there is none. Raises GlacicError."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise GlacicError(
-            f"cannot make the state directory {path}: {error.strerror}; name another --state-dir"
-        ) from None
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Hold a lock that a second service on the same state directory cannot get. Raises GlacicError."""
-    try:
-        lock = path.open("w")
-    except OSError as error:
-        raise GlacicError(f"cannot write {path}: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GlacicError(f"another service uses the state directory {path.parent}: stop it first") from None
-        yield
-
-
-def _numbers(policies: tuple[LearningPolicy, ...]) -> dict[str, int]:
-    return {label(policy.name, policy.identity): policy.number for policy in policies}
-
-
 def _shapes(message: dict[str, list[list[str]]]) -> dict[str, frozenset[Shape]]:
     return {policy: frozenset(Shape(*words) for words in rows) for policy, rows in message.items()}
 
 
-def _may_administer_networks() -> bool:
-    """CAP_NET_ADMIN is bit 12 of the effective set (linux/capability.h)."""
-    status = Path("/proc/self/status").read_text()
-    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(effective, 16) & 1 << 12)
+def _shapes_in(present: Inventory, policies: tuple[LearningPolicy, ...]) -> dict[str, set[Shape]]:
+    """Of the learned sets that the kernel has, by policy."""
+    shapes: dict[str, set[Shape]] = {}
+    for policy in policies:
+        shapes.setdefault(policy.name, set()).update(shape for shape, _ in uses_in(policy, present.sets))
+    return shapes
 
 
 async def _feed_watchdog(interval_s: float) -> None:

@@ -1,5 +1,6 @@
 """The end of road 1: a Ruleset becomes the kernel's table, in one transaction, or nothing changes.
 
+    check     the kernel looks at the script, and nothing changes
     prepare   a table is there, so that learned sets can be made and filled before any chain meets a packet
     apply     the chains, and with them the hooks; what was learned stays, with its counters
     unload    the table is gone
@@ -19,6 +20,12 @@ from glacic.firewall.ruleset import Ruleset
 def prepare(nft: Nft) -> None:
     """Have a table, if need be an empty one, which decides nothing. Raises KernelRefused."""
     nft.run(f"add table {FAMILY} {TABLE}\n")
+
+
+def check(nft: Nft, ruleset: Ruleset) -> None:
+    """Have the kernel look at the very script that apply() would run now. Raises KernelRefused."""
+    present = nft.inventory()
+    nft.check(render(ruleset) if present is None else render_live(ruleset, present))
 
 
 def apply(nft: Nft, ruleset: Ruleset) -> None:

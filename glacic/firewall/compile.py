@@ -56,26 +56,33 @@ def compile_config(
     *,
     running: Mapping[str, int] | None = None,
     shapes: Mapping[str, Collection[Shape]] | None = None,
+    closed: bool = False,
 ) -> Ruleset:
     """The table for a valid configuration.
 
     running: policy numbers to keep (config.policies.learning_policies). shapes: by policy name, the shapes of key whose
     learned sets are in use; their lookups are part of the ruleset. Without them the service adds each on need.
+    closed: with a counted drop in place of each hook, for as long as no service runs.
     """
-    return _Compiler(config, running, shapes or {}).ruleset()
+    return _Compiler(config, running, shapes or {}, closed=closed).ruleset()
 
 
 class _Compiler:
     """One configuration on its way; everything here is derived from it."""
 
     def __init__(
-        self, config: Config, running: Mapping[str, int] | None, shapes: Mapping[str, Collection[Shape]]
+        self,
+        config: Config,
+        running: Mapping[str, int] | None,
+        shapes: Mapping[str, Collection[Shape]],
+        *,
+        closed: bool,
     ) -> None:
         learning = learning_policies(config, running)
         self._config = config
         self._shapes = shapes
         self._learning = {label(policy.name, policy.identity): policy for policy in learning}
-        self._hooks = Hooks(config.rule_learning, learning)
+        self._hooks = Hooks(config.rule_learning, learning, closed=closed)
         self._sets = Sets(config.sets)
         self._from_zones, self._at_zones = by_source(config.zones), by_destination(config.zones)
         self._policies: dict[str, list[Policy]] = {}  # by source, in file order

@@ -26,17 +26,20 @@ _ALL_BITS = 0xFFFF_FFFF
 _INSPECT = "inspect"
 _HELD_BACK = "held_back"
 _ANSWERED = "answered"
+_CLOSED = Rule("counter drop", "Nobody is there to be asked")
 
 
 class Hooks:
     """How chains end under these settings. `policies`: all that learn, for the width of the mark's field."""
 
-    def __init__(self, settings: RuleLearning, policies: Collection[LearningPolicy]) -> None:
+    def __init__(self, settings: RuleLearning, policies: Collection[LearningPolicy], *, closed: bool = False) -> None:
+        """closed: nobody is there to be asked, so a counted drop stands in place of each hook."""
         self._settings = settings
+        self._closed = closed
         self._policies = policies
         self._field = claims.field(max((policy.number for policy in policies), default=1))
         self._inline = settings.inline_mode
-        self._window = self._inline and settings.packet_window > 0
+        self._window = self._inline and settings.packet_window > 0 and not closed  # what was learned passes
         self._rate = settings.rate_limit or (None if self._inline else DEFAULT_LOG_RATE)
 
     def before_established(self) -> list[Rule]:
@@ -107,7 +110,8 @@ class Hooks:
         if self._rate:
             sink = claims.sink_queue(self._settings.log_group, self._settings.queues)
             note = "Above the rate: a queue that holds nothing, so that only a fail mode can let a packet through here"
-            parts.append(Chain(_HELD_BACK, (Rule(f"queue num {sink}{self._bypass()}"),), note=note))
+            rule = _CLOSED if self._closed else Rule(f"queue num {sink}{self._bypass()}")
+            parts.append(Chain(_HELD_BACK, (rule,), note=note))
         for base in bases:
             note = f"Behind the hook in {base}: a packet that was accepted there goes on here, answered or not"
             hook = Hook("filter", base, f"filter + {claims.BEHIND_HOOK}", "accept")
@@ -137,6 +141,8 @@ class Hooks:
         if any(other.name == policy.name and other != policy for other in self._policies):
             mark = f"meta mark set {self._with_field(claims.mark_of(policy.number))}"
             rules.append(Rule(mark, f"Sources go by {policy.identity.upper()} here: policy {policy.number}"))
+        if self._closed:
+            return [*rules, _CLOSED]
         prefix = quote_prefix(f"{policy.name}: ")
         log = f"log group {self._settings.log_group} prefix {prefix} counter"
         if policy.action is not Action.REJECT:
@@ -148,6 +154,8 @@ class Hooks:
         ]
 
     def _queue(self) -> Rule:
+        if self._closed:
+            return _CLOSED
         first, count = self._settings.log_group, self._settings.queues
         if count == 1:
             return Rule(f"queue num {first}{self._bypass()}")

@@ -1,4 +1,4 @@
-"""Road 1: the seam to the kernel's nf_tables: a Protocol of two methods, libnftables behind it, a fake beside it.
+"""Road 1: the seam to the kernel's nf_tables: a Protocol of three methods, libnftables behind it, a fake beside it.
 
 Refuses to list elements. A learned set may have a million of them, and of nft's listings only two leave them in the
 kernel (measured with nft 1.0.6): `list chains`, and a terse `list sets` of one table. Even `list tables` fetches them.
@@ -6,6 +6,7 @@ kernel (measured with nft 1.0.6): `list chains`, and a terse `list sets` of one 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -25,6 +26,9 @@ _MAX_ERRORS = 4_000  # characters: nft repeats itself for every line with the sa
 
 class Nft(Protocol):
     """What Glacic needs of nf_tables. One caller at a time is not required."""
+
+    def check(self, script: str) -> None:
+        """Have the kernel look at a script, and change nothing. Raises KernelRefused as `run` would."""
 
     def run(self, script: str) -> None:
         """Run a script as one transaction. Raises KernelRefused, and then nothing has changed."""
@@ -51,6 +55,13 @@ class Libnftables:
         self._nft.set_json_output(True)
         self._nft.set_terse_output(True)
         self._lock = threading.Lock()  # a context takes one command at a time
+
+    def check(self, script: str) -> None:
+        """See Nft.check."""
+        with _file_of(script) as path:
+            error = _dry_run(path)
+        if error is not None:
+            raise KernelRefused(_readable(error))
 
     def run(self, script: str) -> None:
         """See Nft.run."""
@@ -87,13 +98,20 @@ class FakeNft:
         self.refuses = refuses
         self.scripts: list[str] = []
 
+    def check(self, script: str) -> None:
+        """See Nft.check."""
+        self._refuse(script)
+
     def run(self, script: str) -> None:
         """See Nft.run."""
+        self._refuse(script)
+        self.scripts.append(script)
+
+    def _refuse(self, script: str) -> None:
         for word in self.refuses:
             for number, line in enumerate(script.splitlines(), 1):
                 if word in line:
                     raise KernelRefused(f"line {number}: refused\n{line}")
-        self.scripts.append(script)
 
     def inventory(self) -> Inventory | None:
         """See Nft.inventory."""
@@ -110,6 +128,25 @@ def _file_of(script: str) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
+
+
+def _dry_run(path: str) -> str | None:
+    """What nft says against a file, None where nothing. In a context of its own: the Python module has no dry run.
+
+    libnftables(3).
+    """
+    library = ctypes.CDLL("libnftables.so.1")
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
+    context = ctypes.c_void_p(library.nft_ctx_new(0))
+    try:
+        library.nft_ctx_set_dry_run(context, ctypes.c_bool(True))
+        library.nft_ctx_buffer_error(context)
+        if library.nft_run_cmd_from_filename(context, path.encode()) == 0:
+            return None
+        return (library.nft_ctx_get_error_buffer(context) or b"").decode("utf-8", "replace")
+    finally:
+        library.nft_ctx_free(context)
 
 
 def _names(output: str, kind: str) -> frozenset[str]:

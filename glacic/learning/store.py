@@ -208,6 +208,12 @@ class Store:
         time it is gone through."""
         return Enforced(self._database, policy)
 
+    def recent(self, limit: int) -> Elements:
+        """Enforced flows, those seen last first, at most `limit`."""
+        query = select(*_KEY, _FLOW.state).where(_FLOW.state.in_(sql.ENFORCED_STATES))
+        rows = self._database.select(query.order_by(_FLOW.last_seen.desc()).limit(limit))
+        return [(FlowKey(*row[:5]), STATES[row[5]]) for row in rows]
+
     def samples(self) -> Elements:
         """One enforced flow for every policy, length of source and destination, protocol and state there is.
 

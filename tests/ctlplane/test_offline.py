@@ -48,7 +48,9 @@ def test_apply_and_unload_by_hand(lab: Home, tmp_path: Path) -> None:
         assert glacic.cli("unload", check=False).returncode == 1  # not under a running service
     assert glacic.json("unload") == {"unloaded": True}
     assert lab.laptop.call(traffic.tcp, SERVER, 81).ok
-    assert glacic.json("apply") == {"applied": True, "by": "command"}
+    applied = glacic.json("apply")
+    assert (applied["applied"], applied["by"], applied["trial"]) == (True, "command", None)
+    assert {change["change"] for change in applied["changes"]} == {"added"}
     assert LAPTOP_MAC in lab.router.run(["nft", "list", "table", "inet", "glacic"]).stdout
     assert lab.laptop.call(traffic.tcp, SERVER, 80).retransmits == 0
     assert not lab.laptop.call(traffic.tcp, SERVER, 81, timeout_s=0.5).ok

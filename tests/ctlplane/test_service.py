@@ -331,8 +331,9 @@ def test_a_worker_that_is_left_between_two_rulesets_is_ended(
     service = Service(load(path), tmp_path, tmp_path / "glacic.sock", FakeNft(refuses=kernel), True)
     before, worker = service.config, Refusing(refuses)
     service.state, service.worker = "running", cast(Worker, worker)
+    service._sound.set()
     with pytest.raises(GlacicError, match=said):
-        asyncio.run(service.reload("user root"))
+        asyncio.run(service.put_in_force(service.config))
     assert (worker.asked, worker.killed) == (asked, refuses in ("abort", "commit"))
     assert service.config is before
 
@@ -356,6 +357,7 @@ def test_a_worker_that_never_lasts_is_replaced_more_and_more_slowly(
     monkeypatch.setattr("glacic.ctlplane.service.asyncio.sleep", sleep)
     monkeypatch.setattr(service, "_replace_worker", replace_worker)
     service.state = "running"
+    service._sound.set()
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(service._watch())  # its worker has ended already
     assert slept == [0.0, 1.0, 2.0, 5.0, 10.0, 10.0, 10.0]

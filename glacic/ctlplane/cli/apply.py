@@ -1,53 +1,149 @@
-"""Load the configuration's ruleset into the kernel, with what was learned, in one step. The service does this by
-itself.
+"""Put the configuration in force, with what was learned, in one step; show what that changes.
 
-Without the service nobody listens behind the hooks: new flows get what `fail_mode` says.
+With --confirm it is only on trial: unless `glacic confirm` follows in time, what was in force before comes back by
+itself, whatever has become of this terminal, of the service, or of the network in between. Without the service nobody
+listens behind the hooks: new flows get what `fail_mode` says.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+from typing import Any
 
 from glacic.ctlplane.cli.options import Options, add_common, say
-from glacic.errors import GlacicError, Unreachable
+from glacic.ctlplane.protocol import TRIAL_MAX_S
+from glacic.errors import GlacicError, Unreachable, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`glacic apply`."""
     add_common(parser)
+    parser.add_argument(
+        "--confirm",
+        type=seconds,
+        metavar="SECONDS",
+        help="go back by itself unless `glacic confirm` comes within so many seconds (1 to 86400)",
+    )
+    add_change_options(parser)
     parser.set_defaults(run=run)
 
 
-def run(_: argparse.Namespace, options: Options) -> int:
+def add_change_options(parser: argparse.ArgumentParser) -> None:
+    """What every command takes that puts another ruleset in force."""
+    parser.add_argument(
+        "--force", action="store_true", help="even if that cuts the connection that this command came over"
+    )
+    parser.add_argument(
+        "--keep-connections", action="store_true", help="leave running connections that the new ruleset refuses"
+    )
+
+
+def seconds(text: str) -> int:
+    """For argparse: how long a change may wait to be confirmed."""
+    if not text.isdecimal() or not 0 < int(text) <= TRIAL_MAX_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to {TRIAL_MAX_S} seconds")
+    return int(text)
+
+
+def wish(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a request that changes the ruleset."""
+    return {
+        "confirm_s": getattr(arguments, "confirm", None),
+        "force": arguments.force,
+        "keep_connections": arguments.keep_connections,
+        "via": via(),
+    }
+
+
+def via() -> str:
+    """Where this command comes from, as far as the environment says: sshd(8) sets SSH_CONNECTION."""
+    return "".join(letter for letter in os.environ.get("SSH_CONNECTION", "")[:200] if letter.isprintable())
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
     """Through the service where one runs, else straight into the kernel."""
+    from glacic.config.files import DISK, Recorder
     from glacic.config.load import load
 
-    config = load(options.config)
-    by = "service" if _by_service(options) else "command"
-    if by == "command":
-        from glacic.ctlplane.offline import apply_offline
-
-        apply_offline(config, options.state_dir)
+    recorder = Recorder(DISK)
+    config = load(options.config, recorder)
+    result = _by_service(arguments, options)
+    by = "service" if result is not None else "command"
+    if result is None:
+        result = _offline(arguments, options, config, recorder.contents)
     if options.json:
-        options.emit({"applied": True, "by": by})
-    else:
-        say(f"{options.config} is in force" + (" (no service runs: nothing new is learned)" if by == "command" else ""))
+        options.emit({"applied": True, "by": by, **{key: result[key] for key in ("revision", "trial", "changes")}})
+        return 0
+    show_changes(result["changes"])
+    say(f"{options.config} is in force" + (" (no service runs: nothing new is learned)" if by == "command" else ""))
+    show_trial(result)
     return 0
 
 
-def _by_service(options: Options) -> bool:
-    """Have the running service apply it; False where none runs, or one that applies nothing (`run --no-apply`)."""
+def show_changes(changes: list[dict[str, Any]]) -> None:
+    """What a change makes different, chain by chain and set by set."""
+    for change in changes:
+        say(f"{change['kind']} {change['name']}: {change['change']}")
+        for line in change["lines"]:
+            say(f"    {line}")
+    if not changes:
+        say("no difference to what is in force")
+
+
+def show_trial(result: dict[str, Any]) -> None:
+    """Say what has to be done that a change on trial stays."""
+    trial = result["trial"]
+    if trial is not None:
+        back = f"revision {trial['back_to']}" if trial["back_to"] is not None else "no ruleset at all"
+        say(f"on trial as revision {trial['number']}: {back} comes back in {trial['seconds_left']} s")
+        say("`glacic confirm` keeps it")
+
+
+def _by_service(arguments: argparse.Namespace, options: Options) -> dict[str, Any] | None:
+    """Have the running service apply it; None where none runs, or one that applies nothing (`run --no-apply`)."""
     try:
         with options.client() as service:
             status = service.call("status")
             if not status["applies"]:
-                return False
+                return None
             if status["config"] != str(options.config.absolute()):
                 raise GlacicError(f"the service runs {status['config']}: reload that, or stop the service first")
-            service.call("reload")
-            return True
+            result: dict[str, Any] = service.call("apply", **wish(arguments))
+            return result
     except Unreachable:
-        return False
+        return None
+
+
+def _offline(arguments: argparse.Namespace, options: Options, config: Any, contents: Any) -> dict[str, Any]:
+    from glacic.ctlplane import offline
+    from glacic.ctlplane.revisions import Origin, Revisions, trial_dict
+    from glacic.firewall.difference import as_rows, difference
+
+    revisions = Revisions(options.state_dir)
+    before = revisions.standing()
+    if arguments.confirm is None and before.trial is not None:
+        raise UsageError("a change is on trial: `glacic confirm` keeps it, `glacic rollback` takes it back")
+    old = revisions.document(before.in_force)["script"] if before.in_force is not None else ""
+    origin = Origin(who=me(), what="apply", source=via())
+    revision = offline.change_offline(config, contents, options.state_dir, origin, arguments.confirm)
+    after = revisions.standing()
+    new = revisions.document(revision.number)["script"]
+    return {
+        "revision": revision.number,
+        "trial": trial_dict(after.trial),
+        "changes": as_rows(difference(old, new)),
+    }
+
+
+def me() -> str:
+    """Who runs this command, as the service would say it."""
+    import pwd
+
+    try:
+        return f"user {pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"user {os.getuid()}"
 
 
 def refuse_beside_service(options: Options, advice: str) -> None:

@@ -26,6 +26,14 @@ def run(_: argparse.Namespace, options: Options) -> int:
         say(f"  ruleset   {ruleset}")
         say(f"  mode      {status['mode']}")
         say(f"  learning  {status['learning']}")
+        if status["note"]:
+            say(f"  note      {status['note']}")
+        if status["panic"]:
+            say("  panic     management and nothing else; `glacic panic off` ends it")
+        revision = status["revision"] if status["revision"] is not None else "none"
+        trial = status["trial"]
+        waits = f", on trial for {trial['seconds_left']} s more: `glacic confirm` keeps it" if trial else ""
+        say(f"  revision  {revision}{waits}")
         say(f"  worker    pid {status['worker_pid']}, started {status['worker_starts']} time(s)")
         say(f"  since     {status['since']}")
     return 0 if status["state"] == "running" else 1

@@ -1,0 +1,74 @@
+"""Road 1, for people: what a new script changes in an old one, chain by chain and set by set.
+
+Both are scripts of render.py, whose layout is known: a part of the table is one block, indented once, and opened and
+closed by lines of their own. Refuses to parse nft: a line is a line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+ADDED = "added"
+REMOVED = "removed"
+CHANGED = "changed"
+
+_PART = re.compile(r"^\t(chain|set|counter|map|flowtable) (\S+) \{")
+_CONTEXT = 2  # unchanged lines around a change
+
+
+@dataclass(frozen=True, slots=True)
+class PartChange:
+    """One chain, set or counter that is not as it was. lines: of a unified diff, " ", "+", "-" or "@" first."""
+
+    kind: str
+    name: str
+    change: str
+    lines: tuple[str, ...]
+
+
+def difference(old: str, new: str) -> tuple[PartChange, ...]:
+    """What changes from one script to the other, in the new one's order; what is only in the old one comes last."""
+    before, after = dict(_parts(old)), dict(_parts(new))
+    found = []
+    for key in [*after, *(key for key in before if key not in after)]:
+        was, becomes = before.get(key), after.get(key)
+        if was != becomes:
+            change = ADDED if was is None else REMOVED if becomes is None else CHANGED
+            found.append(PartChange(*key, change, tuple(_lines(was or [], becomes or []))))
+    return tuple(found)
+
+
+def as_rows(changes: tuple[PartChange, ...]) -> list[dict[str, Any]]:
+    """JSON-ready."""
+    return [{**asdict(change), "lines": list(change.lines)} for change in changes]
+
+
+def _parts(script: str) -> Iterator[tuple[tuple[str, str], list[str]]]:
+    """(kind, name) and the lines of each part. Comments are for readers of the script: they change nothing."""
+    key: tuple[str, str] | None = None
+    lines: list[str] = []
+    for line in script.splitlines():
+        if key is None:
+            opened = _PART.match(line)
+            if opened is None:
+                continue
+            key, lines = (opened[1], opened[2]), []
+            if line.endswith("}"):  # a part of one line
+                yield key, [line.strip()]
+                key = None
+        elif line == "\t}":
+            yield key, lines
+            key = None
+        elif line.strip() and not line.lstrip("\t").startswith("#"):
+            lines.append(line.removeprefix("\t\t").expandtabs(4))
+
+
+def _lines(was: list[str], becomes: list[str]) -> Iterator[str]:
+    """Of a unified diff, without its two lines of header and without line numbers, which nobody sees in the kernel."""
+    for number, line in enumerate(difflib.unified_diff(was, becomes, lineterm="", n=_CONTEXT)):
+        if number >= 2:
+            yield "@@" if line.startswith("@@") else line
