@@ -242,6 +242,8 @@ class Changes:
 
     async def _kept(self, origin: Origin, config: Config, contents: Mapping[str, bytes]) -> None:
         """It is in force: a history that cannot be written must not undo that."""
+        if not self._service.applies:  # somebody else's ruleset
+            return
         try:
             record = self.revisions.record
             await asyncio.to_thread(record, origin, config.path, contents, self._script)
@@ -254,6 +256,8 @@ class Changes:
     def _refuse_at_a_bad_time(self, wish: Wish) -> None:
         if self._service.state == "starting":
             raise GlacicError("the service is still starting; try again")
+        if wish.trial_s is not None and not self._service.applies:
+            raise GlacicError("this service loads no ruleset (--no-apply): there is nothing to try")
         if wish.trial_s is None and self.revisions.standing().trial is not None:
             raise GlacicError(
                 "a change is on trial: `glacic confirm` keeps it, `glacic rollback` takes it back;"
