@@ -68,7 +68,6 @@ class Changes:
         origin = Origin(who="service", what="start")
         if not self.note:
             await self._kept(origin, config, contents)
-        await self.write_boot()
 
     async def apply(self, wish: Wish) -> dict[str, Any]:
         """Read the file again and put it in force. Raises what is wrong with it; then nothing has changed."""
@@ -139,11 +138,11 @@ class Changes:
             await self.write_boot()
 
     async def keep_boot_script(self) -> None:
-        """Write the boot script anew now and then, for as long as the service runs."""
+        """Write the boot script after the start, and anew now and then, for as long as the service runs."""
         while True:
-            await asyncio.sleep(BOOT_S)
             async with self._service.changing:
                 await self.write_boot()
+            await asyncio.sleep(BOOT_S)
 
     async def write_boot(self) -> None:
         """What nft loads at the next boot, unless what is in force is on trial. Where it fails, the old one stays."""
