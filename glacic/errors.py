@@ -47,6 +47,14 @@ class UnknownFlow(GlacicError):
     """No flow has this id or key."""
 
 
+class NotAllowed(GlacicError):
+    """Whoever asks on the control socket lacks the right; the text says who they are and which group has it."""
+
+
+class AuditError(GlacicError):
+    """The audit trail cannot be written or read."""
+
+
 class LabError(GlacicError):
     """The lab lacks something, or what it started went wrong; the text names it and how to get it."""
 

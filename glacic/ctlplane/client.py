@@ -6,14 +6,19 @@ Refuses to know what the requests mean; the commands do.
 from __future__ import annotations
 
 import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from glacic.ctlplane import protocol
+from glacic.ctlplane.origin import told
 from glacic.errors import Unreachable
 
 TIMEOUT_S = 120.0  # a reload of a large configuration on a slow machine; a dead service closes the socket at once
+
+CONNECT_S = 10.0  # until a service that is crowded has let us in
 
 
 class Client:
@@ -24,11 +29,12 @@ class Client:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
         try:
-            self._socket.connect(str(path))
+            _connect(self._socket, path)
         except OSError as error:
             self._socket.close()
             raise Unreachable(_advice(path, error)) from None
         self._lines = self._socket.makefile("rb")
+        self._told = told()
 
     def __enter__(self) -> Client:
         return self
@@ -42,7 +48,8 @@ class Client:
     def call(self, do: str, **args: Any) -> Any:
         """The result of one request; raises what the service answered, or Unreachable where it went away."""
         try:
-            self._socket.sendall(protocol.pack(protocol.request(do, args)))
+            with suppress(BrokenPipeError):  # it was turned away: the answer that says why may be there
+                self._socket.sendall(protocol.pack(protocol.request(do, args, self._told)))
             line = self._lines.readline()
         except OSError as error:
             raise Unreachable(f"the service at {self._path} stopped answering: {error}") from None
@@ -51,9 +58,21 @@ class Client:
         return protocol.result_of(protocol.unpack(line))
 
 
+def _connect(connecting: socket.socket, path: Path) -> None:
+    """Connect; while others wait to be let in, too (EAGAIN, unix(7)), again and again for a bounded time."""
+    ends = time.monotonic() + CONNECT_S
+    while True:
+        try:
+            return connecting.connect(str(path))
+        except BlockingIOError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.01)
+
+
 def _advice(path: Path, error: OSError) -> str:
     if isinstance(error, PermissionError):
-        return f"no permission to use {path}: be root, or in the group that owns the socket"
+        return f"no permission to use {path}: be root, or a member of group glacic"
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return f"no service at {path}: start it with `glacic run` or `systemctl start glacic`, or name another --socket"
     return f"cannot connect to {path}: {error.strerror or error}"

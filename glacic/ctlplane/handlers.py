@@ -12,18 +12,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from glacic.ctlplane import audit
 from glacic.ctlplane.changes import Wish
 from glacic.ctlplane.elements import KernelSets
 from glacic.ctlplane.messages import pack_key
 from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.ctlplane.revisions import Origin
-from glacic.ctlplane.server import Handler
+from glacic.ctlplane.rights import CHANGE, READ, Request
 from glacic.errors import GlacicError, UnknownFlow, UsageError
 from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
 from glacic.learning.store import FlowFilter, Store
 from glacic.learning.text import (
     address_bytes,
     flow_dict,
+    key_text,
     parse_key,
     protocol_number,
     source_bytes,
@@ -51,24 +53,25 @@ class Handlers:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    def table(self) -> dict[str, Handler]:
-        """Request name -> handler."""
+    def table(self) -> dict[str, Request]:
+        """Request name -> who may ask it, who answers it. The one place where this is said."""
         return {
-            "status": self.status,
-            "stats": self.stats,
-            "reload": self.reload,
-            "apply": self.apply,
-            "confirm": self.confirm,
-            "rollback": self.rollback,
-            "panic": self.panic,
-            "history": self.history,
-            "difference": self.difference,
-            "flows.list": self.flows_list,
-            "flows.show": self.flows_show,
-            "flows.set": self.flows_set,
-            "learn.status": self.learn_status,
-            "learn.on": self.learn_on,
-            "learn.off": self.learn_off,
+            "status": Request(READ, self.status),
+            "stats": Request(READ, self.stats),
+            "reload": Request(CHANGE, self.reload, heavy=True),
+            "apply": Request(CHANGE, self.apply),
+            "confirm": Request(CHANGE, self.confirm),
+            "rollback": Request(CHANGE, self.rollback),
+            "panic": Request(CHANGE, self.panic),
+            "history": Request(READ, self.history),
+            "difference": Request(READ, self.difference, heavy=True),
+            "flows.list": Request(READ, self.flows_list, heavy=True),
+            "flows.show": Request(READ, self.flows_show),
+            "flows.set": Request(CHANGE, self.flows_set, heavy=True),
+            "learn.status": Request(READ, self.learn_status),
+            "learn.on": Request(CHANGE, self.learn_on),
+            "learn.off": Request(CHANGE, self.learn_off),
+            "audit": Request(READ, self.audit_list, heavy=True),
         }
 
     async def status(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
@@ -144,9 +147,12 @@ class Handlers:
         after, limit = _number(args, "after", 0), min(_number(args, "limit", MAX_PAGE), MAX_PAGE)
         if not after:
             await self._sync()
-        flows = await self._read(lambda store: store.list(chosen, after_id=after, limit=limit))
-        following = flows[-1].id if len(flows) == limit and flows else None
-        return {"flows": [flow_dict(flow) for flow in flows], "next": following}
+
+        def page(store: Store) -> list[dict[str, Any]]:
+            return [flow_dict(flow) for flow in store.list(chosen, after_id=after, limit=limit)]
+
+        flows = await self._read(page)
+        return {"flows": flows, "next": flows[-1]["id"] if len(flows) == limit and flows else None}
 
     async def flows_show(self, args: dict[str, Any], _who: str) -> dict[str, Any]:
         """One flow, the addresses it was seen from, and every change of its state."""
@@ -176,6 +182,7 @@ class Handlers:
         keys = [(await self._find(name)).key for name in names]
         if args.get("filters") is not None:
             keys += await self._matching(flow_filter(args["filters"]))
+        audit.note(flows=[key_text(key) for key in keys[: audit.MAX_KEYS]], flows_in_all=len(keys))
         result: dict[str, Any] = await self._service.change(
             "set_state",
             keys=[pack_key(key) for key in keys],
@@ -205,6 +212,19 @@ class Handlers:
         """Off for some policies or all."""
         result: dict[str, Any] = await self._service.change("learn", on=False, policies=_names(args), who=who)
         return result
+
+    async def audit_list(self, args: dict[str, Any], _who: str) -> dict[str, Any]:
+        """Entries of the audit trail, the newest, oldest first, and whether what was read of it is whole."""
+        limit = min(_number(args, "limit", audit.MAX_PAGE), audit.MAX_PAGE) or audit.MAX_PAGE
+        question = functools.partial(
+            self._service.trail.entries,
+            limit=limit,
+            since=_text(args, "since") or "",
+            who=_text(args, "who") or "",
+            before=_number(args, "before", None),
+            verify=args.get("verify") is True,
+        )
+        return audit.report(*await asyncio.to_thread(question))
 
     async def _sync(self) -> None:
         """What was just learned, and what the kernel counted; without a worker, what the database has."""

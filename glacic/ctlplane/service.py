@@ -23,7 +23,8 @@ from typing import Any
 from glacic.config.load import load
 from glacic.config.model import Config
 from glacic.config.policies import LearningPolicy, learning_policies
-from glacic.ctlplane import child, logs, sdnotify
+from glacic.ctlplane import audit, child, logs, sdnotify
+from glacic.ctlplane.audit import AuditTrail
 from glacic.ctlplane.changes import Changes, Wish
 from glacic.ctlplane.handlers import Handlers
 from glacic.ctlplane.offline import boot_script_of, numbers_of, stored_policies
@@ -89,7 +90,8 @@ class Service:
         self._shapes: dict[str, frozenset[Shape]] = {}  # of the learned sets in the ruleset in force
         self._sound = asyncio.Event()  # whether there is a configuration that a worker may run
         self._stopping = asyncio.Event()
-        self._server = Server(socket_path, Handlers(self).table())
+        self.trail = AuditTrail(state_dir / audit.NAME)
+        self._server = Server(socket_path, Handlers(self).table(), self.trail)
 
     async def run(self) -> int:
         """Start, serve, stop."""
@@ -156,6 +158,7 @@ class Service:
     def audited(self, action: str, args: dict[str, Any]) -> None:
         """The service did something by itself that people will ask about."""
         _log.warning(action, **args)
+        self.trail.record(who="service", action=action, args=args, outcome="ok")
 
     async def _start(self) -> None:
         async with self.changing:
@@ -176,6 +179,7 @@ class Service:
                 if self.applies:
                     await self.changes.started(self._choice.contents)
         sdnotify.notify("READY=1", f"STATUS={'in force' if self.state == 'running' else self.state}")
+        await asyncio.to_thread(self._audit, "start", self.state)
         _log.info(self.state, config=str(self.config.path), applied=self.applied, worker=self.worker.pid)
 
     async def _refused_by_kernel(self, found: Inventory | None) -> str:
@@ -319,16 +323,24 @@ class Service:
         await self._server.close()
         if self.store is not None:
             self.store.close()
+        self._audit("stop")
         _log.info("stopped", ruleset="left in force" if self.applied else "not ours")
 
     def _reload_soon(self) -> None:
         async def reload() -> None:
+            outcome = "ok"
             try:
                 await self.changes.apply(Wish(origin=Origin(who="SIGHUP", what="reload")))
             except GlacicError as error:
-                _log.error("reload refused, nothing changed", error=str(error))
+                outcome = str(error)
+                _log.error("reload refused, nothing changed", error=outcome)
+            await asyncio.to_thread(self._audit, "reload", outcome, who="SIGHUP")
 
         self._reloading = asyncio.ensure_future(reload())
+
+    def _audit(self, action: str, outcome: str = "ok", who: str = "service") -> None:
+        """What nobody asked for on the socket."""
+        self.trail.record(who=who, action=action, args={"config": str(self.config.path)}, outcome=outcome)
 
     def _set_state(self, state: str, reason: str = "") -> None:
         self.state, self.reason = state, reason

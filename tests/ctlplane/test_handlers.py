@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glacic.ctlplane.handlers import flow_filter
+from glacic.ctlplane.handlers import Handlers, flow_filter
+from glacic.ctlplane.rights import CHANGE, READ, Request
 from glacic.errors import UsageError
 from glacic.learning.flow import FlowState
 from glacic.learning.store import FlowFilter
@@ -69,3 +71,13 @@ def test_nothing_but_a_usage_error_comes_of_any_filter(args: dict[str, Any]) -> 
         assert isinstance(flow_filter(args), FlowFilter)
     except UsageError as error:
         assert str(error)  # noqa: PT017 - either outcome is fine, an empty message is not
+
+
+def test_every_request_says_which_right_it_takes() -> None:
+    table = Handlers(mock.Mock()).table()
+    assert {name: request.right for name, request in table.items() if request.right is READ} == dict.fromkeys(
+        ("status", "stats", "flows.list", "flows.show", "learn.status", "audit"), READ
+    )
+    assert all(isinstance(request, Request) and request.right in (READ, CHANGE) for request in table.values())
+    asked = {name for name in vars(Handlers) if not name.startswith("_")} - {"table"}
+    assert {request.handler.__name__ for request in table.values()} == asked  # and no handler is left out

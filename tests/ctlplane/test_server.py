@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from glacic.ctlplane import protocol
+from glacic.ctlplane.audit import AuditTrail
 from glacic.ctlplane.client import Client
+from glacic.ctlplane.rights import READ, Request
 from glacic.ctlplane.server import Server
 from glacic.errors import GlacicError, UnknownFlow, Unreachable, UsageError
 
@@ -33,12 +35,23 @@ async def broken(_args: dict[str, Any], _who: str) -> None:
     raise RuntimeError("a fault of ours")
 
 
+REQUESTS = {
+    "echo": Request(READ, echo),
+    "unknown": Request(READ, unknown),
+    "broken": Request(READ, broken),
+}
+
+
+def server_at(path: Path) -> Server:
+    return Server(path, {}, AuditTrail(Path("/dev/null/audit.log")))
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
     """A server in a thread of its own, closed at the end."""
     address = tmp_path / "run" / "glacic.sock"
     loop = asyncio.new_event_loop()
-    server = Server(address, {"echo": echo, "unknown": unknown, "broken": broken})
+    server = Server(address, REQUESTS, AuditTrail(tmp_path / "audit.log"))
     loop.run_until_complete(server.start())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -106,14 +119,14 @@ def test_a_client_that_says_nothing_holds_nobody_up(path: Path) -> None:
 
 def test_a_second_service_is_refused_and_the_first_goes_on(path: Path) -> None:
     with pytest.raises(GlacicError, match="already running"):
-        asyncio.run(Server(path, {}).start())
+        asyncio.run(server_at(path).start())
     with Client(path) as client:
         assert client.call("echo")["args"] == {}
 
 
 def start_and_close(path: Path) -> None:
     async def both() -> None:
-        server = Server(path, {})
+        server = server_at(path)
         await server.start()
         await server.close()
 
@@ -154,4 +167,4 @@ def test_a_client_without_a_service_says_how_to_start_one(tmp_path: Path, prepar
 @pytest.mark.parametrize("place", ["/proc/none/a.sock", "/etc/passwd/a.sock", f"/tmp/{'a' * 120}.sock"])
 def test_a_place_where_no_socket_can_be_is_said(place: str) -> None:
     with pytest.raises(GlacicError, match=f"cannot make the control socket {place}"):
-        asyncio.run(Server(Path(place), {}).start())
+        asyncio.run(server_at(Path(place)).start())

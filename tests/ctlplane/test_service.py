@@ -95,6 +95,25 @@ def test_a_person_decides_what_waits(lab: Home, glacic: Glacic) -> None:
     assert changes == [(None, "pending"), ("pending", "allowed"), ("allowed", "denied")]
 
 
+def test_who_decided_what_is_on_the_audit_trail(lab: Home, glacic: Glacic) -> None:
+    glacic.call("learn.off")
+    assert not lab.camera.call(traffic.tcp, SERVER, 8018, timeout_s=SHORT_S).ok
+    (flow,) = glacic.wait("listing the flow", lambda: glacic.flows(source=CAMERA_MAC, port=8018))
+    glacic.cli("flows", "deny", str(flow["id"]))
+    glacic.cli("flows", "approve", "999999", check=False)
+    found = glacic.json("audit", "--verify")
+    assert found["intact"] is True
+    *_, off, deny, refused = found["entries"]
+    assert (off["action"], deny["action"], deny["who"], deny["outcome"]) == (
+        "learn.off",
+        "flows.set",
+        "user root",
+        "ok",
+    )
+    assert (deny["args"]["verb"], deny["args"]["flows"], deny["args"]["flows_in_all"]) == ("deny", [flow["key"]], 1)
+    assert "no such flow: 999999" in refused["outcome"]
+
+
 def test_an_unknown_flow_is_a_no(glacic: Glacic) -> None:
     for name in ("999999", "lan_wan/02:00:00:00:00:77/tcp/1"):
         refused = glacic.cli("flows", "approve", name, check=False)

@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("stats", "show queues, cache, latency and flow counts"),
     "flows": ("flows", "list, show and decide learned flows"),
     "learn": ("learn", "switch learning on or off"),
+    "audit": ("audit", "show who changed which flow or ruleset, when, from where"),
     "replay": ("replay", "show what would be learned from a packet capture"),
     "doctor": ("doctor", "try what this kernel and machine can do"),
     "lab": ("lab", "watch a small network being learned"),

@@ -57,21 +57,25 @@ def wish(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def via() -> str:
-    """Where this command comes from, as far as the environment says: sshd(8) sets SSH_CONNECTION."""
-    return "".join(letter for letter in os.environ.get("SSH_CONNECTION", "")[:200] if letter.isprintable())
+    """Where this command comes from, as far as that can be told: SSH_CONNECTION (sshd(8)), also through sudo."""
+    from glacic.ctlplane.origin import ssh_connection
+
+    return ssh_connection()
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Through the service where one runs, else straight into the kernel."""
     from glacic.config.files import DISK, Recorder
     from glacic.config.load import load
+    from glacic.ctlplane.cli.audit import recorded
 
     recorder = Recorder(DISK)
     config = load(options.config, recorder)
     result = _by_service(arguments, options)
     by = "service" if result is not None else "command"
     if result is None:
-        result = _offline(arguments, options, config, recorder.contents)
+        with recorded(options, "apply", config=str(options.config.absolute())):
+            result = _offline(arguments, options, config, recorder.contents)
     if options.json:
         options.emit({"applied": True, "by": by, **{key: result[key] for key in ("revision", "trial", "changes")}})
         return 0
@@ -138,12 +142,9 @@ def _offline(arguments: argparse.Namespace, options: Options, config: Any, conte
 
 def me() -> str:
     """Who runs this command, as the service would say it."""
-    import pwd
+    from glacic.ctlplane.rights import name_of
 
-    try:
-        return f"user {pwd.getpwuid(os.getuid()).pw_name}"
-    except KeyError:
-        return f"user {os.getuid()}"
+    return f"user {name_of(os.getuid())}"
 
 
 def refuse_beside_service(options: Options, advice: str) -> None:

@@ -21,9 +21,11 @@ def run(_: argparse.Namespace, options: Options) -> int:
         with options.client() as service:
             result: dict[str, Any] = service.call("confirm")
     except Unreachable:
+        from glacic.ctlplane.cli.audit import recorded
         from glacic.ctlplane.offline import confirm_offline
 
-        revision = confirm_offline(options.state_dir)
+        with recorded(options, "confirm"):
+            revision = confirm_offline(options.state_dir)
         result = {"revision": revision.number, "state": revision.state}
     if options.json:
         options.emit(result)

@@ -94,3 +94,8 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
 def say(line: str) -> None:
     """Print one line for a person."""
     print(printable(line))
+
+
+def warn(line: str) -> None:
+    """Print one line for a person beside the answer, on stderr."""
+    print(f"glacic: {printable(line)}", file=sys.stderr)

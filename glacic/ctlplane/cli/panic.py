@@ -32,7 +32,10 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         with options.client() as service:
             service.call("panic", on=on, force=arguments.force, via=via())
     except Unreachable:
-        _offline(options, on=on, force=arguments.force)
+        from glacic.ctlplane.cli.audit import recorded
+
+        with recorded(options, "panic", on=on):
+            _offline(options, on=on, force=arguments.force)
     if options.json:
         options.emit({"panic": on})
     else:

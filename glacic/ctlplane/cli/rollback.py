@@ -30,12 +30,14 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         with options.client() as service:
             result = service.call("rollback", number=arguments.number, **wish(arguments))
     except Unreachable:
+        from glacic.ctlplane.cli.audit import recorded
         from glacic.ctlplane.offline import rollback_offline
         from glacic.ctlplane.revisions import Origin
 
         what = f"rollback to {arguments.number}" if arguments.number is not None else "rollback"
         origin = Origin(who=me(), what=what, source=via())
-        result = rollback_offline(options.state_dir, options.config, arguments.number, origin, arguments.confirm)
+        with recorded(options, "rollback", number=arguments.number):
+            result = rollback_offline(options.state_dir, options.config, arguments.number, origin, arguments.confirm)
     if options.json:
         options.emit({key: result[key] for key in ("revision", "trial", "changes")})
         return 0

@@ -16,12 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(_: argparse.Namespace, options: Options) -> int:
     """Refused while the service runs, which would be left without its table."""
     from glacic.ctlplane.cli.apply import refuse_beside_service
+    from glacic.ctlplane.cli.audit import recorded
     from glacic.ctlplane.revisions import Revisions
     from glacic.firewall.apply import unload
     from glacic.firewall.nft import Libnftables
 
     refuse_beside_service(options, "stop it first")
-    was_there = unload(Libnftables())
+    with recorded(options, "unload"):
+        was_there = unload(Libnftables())
     if options.state_dir.is_dir():
         Revisions(options.state_dir).unloaded()
     if options.json:
