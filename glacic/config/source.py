@@ -17,6 +17,8 @@ from typing import Any
 ERROR = "error"
 NOTE = "note"
 
+MAX_SHOWN = 2000  # characters of one text from outside, wherever it is shown; an advice that lists all names is shorter
+
 _LINE_MAX = 160  # longer source lines are shown around the place only
 _LINE_LEAD = 60  # how much of them is shown before it
 
@@ -131,9 +133,12 @@ def listed(words: Iterable[str], last: str = "or") -> str:
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} {last} {quoted[-1]}" if quoted else ""
 
 
-def printable(text: str) -> str:
-    """`text` with everything that could move a cursor or hide text written as an escape. Source text is hostile."""
-    return text if text.isprintable() else "".join(map(_escape, text))
+def printable(text: str, most: int = MAX_SHOWN) -> str:
+    """`text` with everything that could move a cursor or hide text written as an escape, and no longer than `most`
+    characters. Source text is hostile."""
+    cut = text[: most + 1]
+    shown = cut if cut.isprintable() else "".join(map(_escape, cut))
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
 
 
 def _escape(char: str) -> str:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
+from glacic.config.source import printable
 from glacic.ctlplane import logs
 from glacic.learning.flow import FlowState, Transition
 from glacic.learning.text import protocol_name, source_text
@@ -96,10 +97,10 @@ def json_line(transition: Transition, timestamp: str) -> str:
     """The same as the line that the logger would write, to the letter."""
     policy, source, protocol, port, destination = transition.key
     return (
-        f'{{"part": "flows", "policy": {quoted(policy)}, "source": "{source_text(source)}", '
+        f'{{"part": "flows", "policy": {quoted(printable(policy))}, "source": "{source_text(source)}", '
         f'"protocol": "{protocol_name(protocol)}", "port": {port}, '
         f'"destination": {quoted(source_text(destination)) if destination else "null"}, '
         f'"before": {quoted(transition.before) if transition.before else "null"}, '
-        f'"who": {quoted(transition.who)}, "why": {quoted(transition.why)}, '
+        f'"who": {quoted(printable(transition.who))}, "why": {quoted(printable(transition.why))}, '
         f'"event": "{_event(transition)}", "level": "info", "timestamp": "{timestamp}"}}'
     )

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from glacic.config.source import printable
+
 
 def notify(*lines: str) -> bool:
     """Send assignments such as "READY=1" or "STATUS=...". False where no manager listens."""
@@ -18,7 +20,7 @@ def notify(*lines: str) -> bool:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         try:
-            sender.sendto("\n".join(lines).encode(), address)
+            sender.sendto("\n".join(printable(line) for line in lines).encode(), address)
         except OSError:
             return False  # a manager that went away is no reason to stop filtering
     return True

@@ -15,6 +15,7 @@ from glacic.config.model import DROP_FORWARD, DROP_INPUT
 MAX_COMMENT = 128  # bytes; NFTNL_UDATA_COMMENT_MAXLEN in libnftnl/udata.h
 MAX_PREFIX = 127  # bytes; NF_LOG_PREFIXLEN is 128 with the closing NUL (linux/netfilter/nf_log.h)
 _MAX_PLAIN = 64  # characters of an identifier that are taken over from a name
+_MAX_REMARK = 500  # characters of a name or a description in a comment of the script
 _HASH_DIGITS = 8
 
 _PLAIN = re.compile(r"[A-Za-z0-9_]+")
@@ -46,8 +47,8 @@ def printable(text: str) -> str:
 
 
 def remark(text: str) -> str:
-    """`text` as part of a `#` comment: one line, whatever it holds."""
-    return printable(text)
+    """`text` as part of a `#` comment: one line of bounded length, whatever it holds."""
+    return printable(text[:_MAX_REMARK])
 
 
 def identifier(name: str) -> str:

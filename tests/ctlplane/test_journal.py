@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glacic.ctlplane import journal as module
+from glacic.ctlplane import logs
 from glacic.ctlplane.journal import Journal
 from glacic.learning.flow import FlowKey, FlowState, Transition, Why
 
@@ -111,7 +112,9 @@ def test_a_line_of_json_is_the_loggers_to_the_letter(
         "level": "info",
         "timestamp": "now",
     }
-    assert module.json_line(transition, "now") == structlog.processors.JSONRenderer()(None, "info", said)
+    assert module.json_line(transition, "now") == structlog.processors.JSONRenderer()(
+        None, "info", logs.harmless(None, "info", said)
+    )
 
 
 CODE = """

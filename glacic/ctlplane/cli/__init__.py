@@ -12,7 +12,10 @@ import importlib
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
+from typing import NoReturn
 
 import glacic
 from glacic.config.source import printable
@@ -44,6 +47,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if argv is None:  # this process is the command: what ends it is shown harmlessly, too
+        sys.excepthook = _crash
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows less than Unicode
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:  # the reader of our output has seen enough
@@ -79,9 +86,16 @@ def _parse(words: Sequence[str], options: Options) -> argparse.Namespace:
         raise UsageError(said.getvalue().strip().rpartition("error: ")[2]) from None
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the words given, which may be the names of somebody else's files, harmlessly."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for these words: only the module of the command that they name is imported."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="glacic",
         description="A firewall service that learns: HCL in, nftables out, the first packet kept.",
         epilog="exit codes: 0 fine, 1 the answer is no, 2 usage, 3 the service cannot be reached, 4 the kernel refused",
@@ -106,3 +120,9 @@ def _fail(options: Options, error: GlacicError) -> int:
         text = str(error) if error.details.get("errors") else f"glacic: {error}"
         print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
     return error.exit_code
+
+
+def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A fault of ours, with its stack."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print("\n".join(map(printable, text.rstrip("\n").split("\n"))), file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from glacic.ctlplane.cli.options import Options, add_common
+from glacic.ctlplane.cli.options import Options, add_common, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +33,9 @@ def run(_: argparse.Namespace, options: Options) -> int:
     for diagnostic in diagnostics:
         print(diagnostic.render(), end="\n\n")
     if config is None:
-        print(f"{options.config}: {len(errors)} error{'s' if len(errors) != 1 else ''}")
+        say(f"{options.config}: {len(errors)} error{'s' if len(errors) != 1 else ''}")
         return 1
-    print(
+    say(
         f"{options.config}: valid: {len(config.zones)} zones, {len(config.policies)} policies, "
         f"{sum(len(policy.rules) for policy in config.policies)} rules"
     )

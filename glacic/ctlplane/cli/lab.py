@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from glacic.config.source import printable
 from glacic.ctlplane.cli.options import Options, add_common
 from glacic.errors import LabError
 
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     from glacic.lab import scenario, table
 
     with tempfile.TemporaryDirectory(prefix="glacic-lab-") as folder:
-        story = scenario.play(Path(folder), lambda line: print(f"... {line}", file=sys.stderr, flush=True))
+        story = scenario.play(Path(folder), lambda line: print(f"... {printable(line)}", file=sys.stderr, flush=True))
     if options.json:
         options.emit(table.as_dict(story))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -26,7 +27,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             if options.json:
                 options.emit(stats)
             else:
-                _print(stats, clear=arguments.watch)
+                _print(stats, clear=arguments.watch and sys.stdout.isatty())
             if not arguments.watch:
                 return 0
             time.sleep(arguments.interval)
