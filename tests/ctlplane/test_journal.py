@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -80,6 +81,39 @@ def test_more_lines_than_can_be_written_are_counted_and_nobody_waits(
     left_out = sum(fields["lines_left_out"] for _, fields in lines.lines if "lines_left_out" in fields)
     assert told + left_out == 100
     assert left_out > 0
+
+
+def test_a_flood_of_new_flows_is_a_few_lines_and_a_count(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PACES", {"traffic": (0.001, 50.0), "tofu": (0.001, 60.0), "expiry": (0.001, 70.0)})
+    journal = Journal()
+    journal.start()
+    for _ in range(20_000):
+        journal.put(change(None, FlowState.PENDING, "traffic"))
+        journal.put(change(None, FlowState.ALLOWED, "tofu"))
+        journal.put(change(FlowState.PENDING, None, "expiry"))
+    for _ in range(300):
+        journal.put(change(FlowState.PENDING, FlowState.DENIED, "user root"))
+    journal.stop(10)
+    said = [event for event, _ in lines.lines]
+    assert [said.count(f"flow {what}") for what in ("pending", "allowed", "forgotten", "denied")] == [50, 60, 70, 300]
+    left_out = [fields["lines_left_out"] for _, fields in lines.lines if "lines_left_out" in fields]
+    assert sum(left_out) == 60_000 - 50 - 60 - 70
+    assert len(left_out) <= 3  # the first, one in TELL_S, the last
+
+
+def test_what_was_left_out_is_said_although_nothing_follows(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PACES", {"traffic": (0.001, 1.0)})
+    monkeypatch.setattr(module, "TELL_S", 0.05)
+    journal = Journal()
+    journal.put(change(None, FlowState.PENDING, "traffic"))
+    journal.start()
+    while not lines.lines:
+        time.sleep(0.01)
+    journal.put(change(None, FlowState.PENDING, "traffic"))
+    while len(lines.lines) < 2:
+        time.sleep(0.01)
+    assert lines.lines[1][1] == {"lines_left_out": 1}
+    journal.stop(10)
 
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=20)
