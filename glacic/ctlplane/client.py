@@ -14,7 +14,7 @@ from typing import Any
 
 from glacic.ctlplane import protocol
 from glacic.ctlplane.origin import told
-from glacic.errors import Unreachable
+from glacic.errors import GlacicError, NotAllowed, Unreachable
 
 TIMEOUT_S = 120.0  # a reload of a large configuration on a slow machine; a dead service closes the socket at once
 
@@ -22,7 +22,7 @@ CONNECT_S = 10.0  # until a service that is crowded has let us in
 
 
 class Client:
-    """One connection to the service. Raises Unreachable where nobody answers."""
+    """One connection to the service. Raises Unreachable where nobody answers, NotAllowed where it is not for us."""
 
     def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
         self._path = path
@@ -32,7 +32,7 @@ class Client:
             _connect(self._socket, path)
         except OSError as error:
             self._socket.close()
-            raise Unreachable(_advice(path, error)) from None
+            raise _why_not(path, error) from None
         self._lines = self._socket.makefile("rb")
         self._told = told()
 
@@ -70,9 +70,11 @@ def _connect(connecting: socket.socket, path: Path) -> None:
             time.sleep(0.01)
 
 
-def _advice(path: Path, error: OSError) -> str:
+def _why_not(path: Path, error: OSError) -> GlacicError:
     if isinstance(error, PermissionError):
-        return f"no permission to use {path}: be root, or a member of group glacic"
+        return NotAllowed(f"no permission to use {path}: be root, or a member of group glacic")
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        return f"no service at {path}: start it with `glacic run` or `systemctl start glacic`, or name another --socket"
-    return f"cannot connect to {path}: {error.strerror or error}"
+        return Unreachable(
+            f"no service at {path}: start it with `glacic run` or `systemctl start glacic`, or name another --socket"
+        )
+    return Unreachable(f"cannot connect to {path}: {error.strerror or error}")

@@ -58,7 +58,7 @@ class Handlers:
         return {
             "status": Request(READ, self.status),
             "stats": Request(READ, self.stats),
-            "reload": Request(CHANGE, self.reload, heavy=True),
+            "reload": Request(CHANGE, self.reload),
             "apply": Request(CHANGE, self.apply),
             "confirm": Request(CHANGE, self.confirm),
             "rollback": Request(CHANGE, self.rollback),
@@ -67,7 +67,7 @@ class Handlers:
             "difference": Request(READ, self.difference, heavy=True),
             "flows.list": Request(READ, self.flows_list, heavy=True),
             "flows.show": Request(READ, self.flows_show),
-            "flows.set": Request(CHANGE, self.flows_set, heavy=True),
+            "flows.set": Request(CHANGE, self.flows_set),
             "learn.status": Request(READ, self.learn_status),
             "learn.on": Request(CHANGE, self.learn_on),
             "learn.off": Request(CHANGE, self.learn_off),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+LONGEST_S = 2.0  # that anybody is made to wait at once
+
 
 class Bucket:
     """Full at first with `burst` tokens, and filled again by `per_second`. Not for more than one thread at a time."""
@@ -27,10 +29,11 @@ class Bucket:
         self._level -= 1
         return True
 
-    def owe(self) -> float:
-        """Take one token, on credit where there is none: how many seconds to wait until it is there."""
+    def owe(self, tokens: float = 1, longest_s: float = LONGEST_S) -> float:
+        """Take tokens, on credit where there are none: how many seconds to wait until they are there, at most
+        `longest_s`; the credit ends there, too, so that a flood that has ended is soon forgotten."""
         self._fill()
-        self._level -= 1
+        self._level = max(self._level - tokens, -longest_s * self._per_second)
         return max(0.0, -self._level / self._per_second)
 
     def _fill(self) -> None:

@@ -54,7 +54,7 @@ class Request:
 
     right: Right
     handler: Handler
-    heavy: bool = False  # one at a time per user, few at a time in all
+    heavy: bool = False  # much to read: one at a time per user, few at a time in all; never what waits for a change
 
 
 @dataclass(frozen=True, slots=True)

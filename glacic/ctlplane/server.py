@@ -35,7 +35,8 @@ MAX_PER_USER = 16
 BACKLOG = 256  # that wait to be let in; each has its turn soon
 KEPT_FOR_ROOT = 16  # places that only uid 0 takes
 HEAVY = 2  # requests that are much work, at one time
-REQUESTS = (200.0, 400.0)  # per user: each second, and at once; more have to wait
+REQUESTS = (500.0, 1000.0)  # and connections, per user: each second, and at once; more have to wait
+PIECE = 4096  # bytes of a request that count as one more
 REFUSALS = (
     0.1,
     20.0,
@@ -134,8 +135,9 @@ class Server:
     async def _serve(self, connection: Connection) -> None:
         user = self._user(connection.peer.uid)
         try:
+            await asyncio.sleep(user.pace.owe())
             while (line := await connection.line()) is not None:
-                await asyncio.sleep(user.pace.owe())  # also where it is 0: others have their turn
+                await asyncio.sleep(user.pace.owe(1 + len(line) / PIECE))  # also where it is 0: others have their turn
                 connection.busy = True
                 answer = protocol.pack(await self._answer(line, connection.peer, user))
                 connection.busy = False

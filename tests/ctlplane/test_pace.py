@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glacic.ctlplane.pace import Bucket
+from glacic.ctlplane.pace import LONGEST_S, Bucket
 
 
 class Clock:
@@ -27,4 +27,7 @@ def test_on_credit_it_says_how_long_to_wait() -> None:
     bucket = Bucket(2, 1, clock)
     assert [bucket.owe() for _ in range(3)] == [0.0, 0.5, 1.0]
     clock.now = 1.5
+    assert bucket.owe() == 0.0
+    assert bucket.owe(100) == LONGEST_S
+    clock.now += 1 + LONGEST_S
     assert bucket.owe() == 0.0

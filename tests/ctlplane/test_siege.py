@@ -333,6 +333,51 @@ def test_garbage_and_floods_of_it_keep_nobody_waiting(siege: Siege) -> None:
             thread.join()
 
 
+def test_a_user_with_much_work_leaves_others_theirs(siege: Siege) -> None:
+    ready_out, ready_in = os.pipe()
+    go_out, go_in = os.pipe()
+    many = protocol.pack(protocol.request("much", {})) * 200
+
+    def flood() -> int:
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(server.MAX_PER_USER)]
+        for client in clients:
+            connect(client, siege.path)
+            client.sendall(many)
+        threads = [threading.Thread(target=drain, args=(client,), daemon=True) for client in clients]
+        for thread in threads:
+            thread.start()
+        os.write(ready_in, b"x")
+        os.read(go_out, 1)
+        return 1
+
+    flooding = threading.Thread(target=as_user, args=(ALICE, ALICE, [READERS], flood))
+    flooding.start()
+    try:
+        os.read(ready_out, 1)
+        siege.answers_soon()
+        began = time.monotonic()
+        assert len(as_user(BOB, BOB, [READERS], lambda: asking(siege, "much")()[:5])) == 5
+        assert time.monotonic() - began < SOON_S
+    finally:
+        os.write(go_in, b"x")
+        flooding.join()
+        for descriptor in (ready_out, ready_in, go_out, go_in):
+            os.close(descriptor)
+
+
+def drain(client: socket.socket) -> None:
+    with suppress(OSError):
+        while client.recv(1 << 20):
+            pass
+
+
+def test_a_thousand_short_connections_in_a_row_keep_nobody_waiting(siege: Siege) -> None:
+    for _ in range(1000):
+        with siege.raw():
+            pass
+    siege.answers_soon()
+
+
 def test_who_reads_no_answer_keeps_nobody_waiting_and_is_let_go(siege: Siege, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "SEND_S", 0.5)
     with ExitStack() as stack:
