@@ -162,6 +162,8 @@ def test_files_with_such_names(text: str, tmp_path: Path, capsys: pytest.Capture
     assert main(["show", "-c", file]) == 1
     assert main(["replay", "-c", file, file]) == 1
     assert main(["status", "--socket", file]) == 3
+    for words in (["history"], ["confirm"], ["rollback"], ["panic"], ["show", "--diff"]):
+        assert main([*words, "-c", file, "--socket", file, "--state-dir", file]) in (1, 3)
     assert main(["audit", "--socket", file, "--state-dir", file]) in (1, 3)
     said = capsys.readouterr()
     assert harmless(said.out)

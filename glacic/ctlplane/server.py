@@ -41,7 +41,7 @@ REFUSALS = (
     0.1,
     20.0,
 )  # per user: as many are logged and audited, more are counted, so that nobody writes the trail full
-ACCEPT_PAUSE_S = 1.0  # after the kernel gave no descriptor
+ACCEPT_PAUSE_S = 0.2  # after the kernel gave no descriptor
 MAX_USERS = 1024  # users whose pace is remembered
 
 
@@ -94,17 +94,18 @@ class Server:
         self._asking.shutdown(wait=False, cancel_futures=True)
 
     async def _accept(self, listening: socket.socket) -> None:
-        loop, said = asyncio.get_running_loop(), False
+        loop, complaints = asyncio.get_running_loop(), Bucket(1 / 60, 1)
         while True:
             try:
                 connected, _ = await loop.sock_accept(listening)
             except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM, or a client that left already
-                if not said:
+                if complaints.take():
                     _log.error("nobody can be let in on the control socket", error=error.strerror)
-                said = True
+                has = Counter(connection.peer.uid for connection in self._clients)
+                for uid, _ in has.most_common(1):
+                    self._put_out(uid)  # what it had is somebody else's soon
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
-            said = False
             connection = Connection(connected, peer_of(connected))
             if self._make_room(connection.peer):
                 task = self._clients[connection] = asyncio.create_task(self._serve(connection))

@@ -4,10 +4,11 @@ nothing; who may do what, with real users; and what the audit trail says of it."
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -404,27 +405,49 @@ def test_half_a_request_at_the_end_is_nothing(siege: Siege) -> None:
     assert siege.entries() == []
 
 
-def test_without_a_descriptor_to_spare_it_waits_and_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = 0
+FEW_DESCRIPTORS = """
+import asyncio, resource, sys
+from pathlib import Path
+from glacic.ctlplane import logs
+from glacic.ctlplane.audit import AuditTrail
+from glacic.ctlplane.rights import READ, Request
+from glacic.ctlplane.server import Server
 
-    class Exhausted:
-        def __getattr__(self, name: str) -> Any:
-            return None
+async def status(args, who):
+    return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
-    async def scene() -> None:
-        nonlocal asked
-        loop = asyncio.get_running_loop()
+async def main():
+    server = Server(Path(sys.argv[1]), {"status": Request(READ, status)}, AuditTrail(Path(sys.argv[1] + ".log")))
+    await server.start()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (14, 14))
+    print("ready", flush=True)
+    await asyncio.sleep(600)
 
-        async def sock_accept(_socket: socket.socket) -> Any:
-            nonlocal asked
-            asked += 1
-            raise OSError(errno.EMFILE, "Too many open files")
+logs.configure()
+asyncio.run(main())
+"""
 
-        monkeypatch.setattr(loop, "sock_accept", sock_accept, raising=False)
-        one = Server(Path("/nowhere"), {}, AuditTrail(Path("/dev/null/audit.log")))
-        task = asyncio.create_task(one._accept(Exhausted()))  # type: ignore[arg-type]
-        await asyncio.sleep(0.3)
-        task.cancel()
 
-    asyncio.run(scene())
-    assert asked == 1
+def test_without_a_descriptor_to_spare_it_waits_does_not_spin_and_says_so_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    command = [sys.executable, "-c", FEW_DESCRIPTORS, str(path)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,
+        ExitStack() as stack,
+    ):
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            for _ in range(server.MAX_PER_USER):
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.settimeout(SOON_S)
+                connect(client, path)
+            with Client(path, timeout_s=6 * SOON_S) as late:
+                before = late.call("status")
+                time.sleep(1)
+                assert late.call("status") - before < 0.5  # of a second of computing
+        finally:
+            process.kill()
+        assert process.stderr is not None
+        said = process.stderr.read().count("nobody can be let in")
+    assert said == 1
