@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from glacic.config.files import DISK, Recorder
 from glacic.config.load import load
 from glacic.config.model import Config
-from glacic.ctlplane import guard, logs, sdnotify
+from glacic.ctlplane import audit, guard, logs, sdnotify
 from glacic.ctlplane.offline import numbers_of, write_boot
 from glacic.ctlplane.revisions import Origin, Revision, Revisions, trial_dict
 from glacic.ctlplane.startup import overrule
@@ -184,6 +184,7 @@ class Changes:
             await self._kept(wish.origin, config, contents)
             await self.write_boot()
         standing = self.revisions.standing()
+        audit.note(revision=standing.in_force)
         _log.info("in force", what=wish.origin.what, revision=standing.in_force, who=wish.origin.who)
         return {
             **service.summary(),

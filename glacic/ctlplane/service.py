@@ -179,7 +179,7 @@ class Service:
                 if self.applies:
                     await self.changes.started(self._choice.contents)
         sdnotify.notify("READY=1", f"STATUS={'in force' if self.state == 'running' else self.state}")
-        await asyncio.to_thread(self._audit, "start", self.state)
+        await asyncio.to_thread(self._audit, "start", "ok" if self.state == "running" else self.reason)
         _log.info(self.state, config=str(self.config.path), applied=self.applied, worker=self.worker.pid)
 
     async def _refused_by_kernel(self, found: Inventory | None) -> str:

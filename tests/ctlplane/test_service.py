@@ -114,6 +114,23 @@ def test_who_decided_what_is_on_the_audit_trail(lab: Home, glacic: Glacic) -> No
     assert "no such flow: 999999" in refused["outcome"]
 
 
+def test_reloads_are_on_the_audit_trail_whoever_asked_for_them(glacic: Glacic) -> None:
+    glacic.call("reload")
+    assert glacic.process is not None
+    glacic.process.send_signal(signal.SIGHUP)
+
+    def last() -> list[dict[str, Any]]:
+        return cast(list[dict[str, Any]], glacic.call("audit", limit=2)["entries"])
+
+    glacic.wait("telling of SIGHUP", lambda: last()[-1]["who"] == "SIGHUP")
+    by_hand, by_signal = last()
+    assert (by_hand["action"], by_hand["who"], by_hand["outcome"]) == ("reload", "user root", "ok")
+    assert by_hand["args"]["revision"] >= 1
+    assert (by_signal["action"], by_signal["outcome"]) == ("reload", "ok")
+    (start, *_) = glacic.call("audit", who="service")["entries"]
+    assert (start["action"], start["outcome"]) == ("start", "ok")
+
+
 def test_an_unknown_flow_is_a_no(glacic: Glacic) -> None:
     for name in ("999999", "lan_wan/02:00:00:00:00:77/tcp/1"):
         refused = glacic.cli("flows", "approve", name, check=False)

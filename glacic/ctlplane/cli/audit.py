@@ -58,8 +58,7 @@ def _print(found: dict[str, Any]) -> None:
             f"{entry['who']} (uid {entry['uid']}, pid {entry['pid']})",
             entry["source"] or "-",
             entry["action"],
-            ", ".join(f"{name}={value}" for name, value in entry["args"].items() if value not in (None, [], False))
-            or "-",
+            ", ".join(f"{name}={value}" for name, value in entry["args"].items() if value not in (None, "", [])) or "-",
             entry["outcome"],
         )
         for entry in found["entries"]
