@@ -18,6 +18,7 @@ from pathlib import Path
 
 import glacic
 from glacic.ctlplane import logs
+from glacic.ctlplane.audit import NAME, AuditTrail
 from glacic.ctlplane.revisions import Revisions, Trial
 from glacic.errors import GlacicError
 
@@ -86,6 +87,10 @@ def _bring_back(state_dir: Path) -> None:
 
     back_to = revert_offline(state_dir)
     _log.warning("nobody confirmed the change, and no service was there to take it back: done", revision=back_to)
+    why = "nobody confirmed it in time, and no service was there"
+    AuditTrail(state_dir / NAME).record(
+        who="guard", action="revert", args={"back_to": back_to, "why": why}, outcome="ok"
+    )
 
 
 def _waits(revisions: Revisions, number: int) -> bool:
