@@ -13,6 +13,7 @@ import os
 import socket
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from glacic.ctlplane import netlink, setcodec
@@ -22,6 +23,10 @@ from glacic.firewall.claims import TABLE
 
 _SO_SNDBUFFORCE = 32  # asm-generic/socket.h: beyond net.core.wmem_max, with CAP_NET_ADMIN
 _NETLINK_CAP_ACK = 10  # linux/netlink.h: an error comes without the message that it is about
+PORT = (
+    0x676C_6163  # "glac": the netlink port that changes elements; the kernel itself gives out none but process numbers
+)
+#                    and what is above 0x8000_0000 (net/netlink/af_netlink.c, netlink_autobind)
 _MESSAGE_MAX = 65_536  # bytes; larger than any answer
 _SENT_AT_ONCE = 65_536  # bytes that fit the send buffer of any socket
 
@@ -153,9 +158,12 @@ class KernelSets:
 
     def _open(self) -> socket.socket:
         """The socket for changes. The mapper comes here hundreds of times a second, and with each system call it gives
-        the interpreter to the packet threads and has to get it back: so this one stays, and is not even bound."""
+        the interpreter to the packet threads and has to get it back: so this one stays. By its port tablewatch.py knows
+        its transactions; where somebody has that port, it is told what to think of each by the thread that did it."""
         self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         weakref.finalize(self, self._changes.close)
+        with suppress(OSError):
+            self._changes.bind((PORT, 0))
         self._changes.setsockopt(SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         return self._changes
 

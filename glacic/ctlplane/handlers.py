@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from glacic.ctlplane import audit
 from glacic.ctlplane.changes import Wish
-from glacic.ctlplane.elements import KernelSets
 from glacic.ctlplane.messages import pack_key
 from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.ctlplane.revisions import Origin
@@ -80,11 +79,9 @@ class Handlers:
         state, reason = service.state, service.reason
         if state == "running" and service.worker.trouble:
             state, reason = "degraded", service.worker.trouble
-        if state == "running" and service.applied and not await asyncio.to_thread(KernelSets().hooked):
-            state, reason = (
-                "degraded",
-                "somebody has removed table inet glacic: nothing is filtered; reload puts it back",
-            )
+        await service.integrity.look()
+        if state == "running" and service.integrity.reason:
+            state, reason = "degraded", service.integrity.reason
         learning = service.config.rule_learning
         mode = "off" if not learning.enabled else "inline (nfqueue)" if learning.inline_mode else "asynchronous (nflog)"
         return {
@@ -97,6 +94,7 @@ class Handlers:
             "learning": "on" if service.worker.learning else "off",
             "worker_pid": service.worker.pid,
             "worker_starts": service.worker_starts,
+            "drift": service.integrity.drift(),
             "since": service.since.isoformat(timespec="seconds"),
             **service.changes.standing(),
         }

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from glacic.config.policies import LearningPolicy
 from glacic.ctlplane import logs
@@ -34,6 +36,8 @@ from glacic.learning.switch import NS_PER_S, LearningSwitch, SavedLearning
 from glacic.learning.writer import Writer
 
 _log = logs.logger("worker")
+
+T = TypeVar("T")
 
 DAY_NS = 86_400 * NS_PER_S
 MAP_S = 30.0  # how long a change may take to reach the kernel before it is said that it has not
@@ -257,6 +261,40 @@ class Parts:
                 self._refill()
         except KernelRefused as error:
             _log.error("the learned sets cannot be looked at", error=str(error))
+
+    def learned_differ(self) -> dict[str, tuple[int, int]]:
+        """Set name -> (elements in the kernel, flows that belong there) where these differ. Raises GlacicError."""
+        return self._in_mapper(lambda: self.sets.differing(self.store.elements()))
+
+    def mend_learned(self) -> Reconciled:
+        """Somebody has changed learned sets: they hold again what the store says. Raises GlacicError."""
+
+        def mend() -> Reconciled:
+            self.sets.renew(self.policies)
+            return self._reconcile()
+
+        return self._in_mapper(mend)
+
+    def _in_mapper(self, task: Callable[[], T]) -> T:
+        """What `task` returns or raises, done in the mapper's thread when everything that was put is stored."""
+        done: list[T] = []
+        failed: list[GlacicError] = []
+        tried = threading.Event()
+
+        def work() -> None:
+            try:
+                self.writer.flush()
+                done.append(task())
+            except GlacicError as error:
+                failed.append(error)
+            finally:
+                tried.set()
+
+        self.mapper.run_between(work)
+        tried.wait()
+        if failed:
+            raise failed[0]
+        return done[0]
 
     def switched(self) -> None:
         """Somebody has switched learning: its end is no news."""

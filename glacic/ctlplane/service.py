@@ -27,6 +27,7 @@ from glacic.ctlplane import audit, child, logs, sdnotify
 from glacic.ctlplane.audit import AuditTrail
 from glacic.ctlplane.changes import Changes, Wish
 from glacic.ctlplane.handlers import Handlers
+from glacic.ctlplane.integrity import Integrity
 from glacic.ctlplane.offline import boot_script_of, numbers_of, stored_policies
 from glacic.ctlplane.revisions import Origin, Revisions
 from glacic.ctlplane.server import Server, make_way
@@ -90,6 +91,8 @@ class Service:
         self._shapes: dict[str, frozenset[Shape]] = {}  # of the learned sets in the ruleset in force
         self._sound = asyncio.Event()  # whether there is a configuration that a worker may run
         self._stopping = asyncio.Event()
+        self._broken = ""  # what is wrong with the file, where the service has started closed
+        self.integrity = Integrity(self)
         self.trail = AuditTrail(state_dir / audit.NAME)
         self._server = Server(socket_path, Handlers(self).table(), self.trail)
 
@@ -146,6 +149,15 @@ class Service:
         self.config = config
         self.worker.kill()
 
+    async def restore(self) -> None:
+        """Put what is in force in force once more: somebody has changed the table. Raises GlacicError."""
+        async with self.changing:
+            with self.integrity.restoring():
+                if self._sound.is_set():
+                    await self._put_in_force(self.config)
+                else:
+                    await self._close(self._broken)
+
     def summary(self) -> dict[str, Any]:
         """What a change is answered with."""
         learning = {policy.name for policy in self.settings.policies} if self.settings is not None else set()
@@ -163,6 +175,8 @@ class Service:
     async def _start(self) -> None:
         async with self.changing:
             found = await asyncio.to_thread(self.nft.inventory) if self.applies else None
+            if self.applies:
+                self.integrity.start()
             broken = self._choice.broken or await self._refused_by_kernel(found)
             if broken:
                 await self._close(broken)
@@ -207,7 +221,8 @@ class Service:
             policies = self.policies_of(self.config)
             ruleset = self._ruleset(self.config, policies, _shapes_in(present, policies), closed=True)
             await asyncio.to_thread(apply, self.nft, ruleset)
-        self.applied = True
+        self.applied, self._broken = True, broken
+        await self.integrity.in_force()
         with suppress(StoreError):  # there is none yet
             self.store = Store.open(Path(settings_of(self.config, (), self.state_dir).database), read_only=True)
         self._set_state("degraded", f"closed for everything new: the configuration is broken: {broken}")
@@ -242,6 +257,7 @@ class Service:
         self.config, self.settings, self._shapes = config, settings, shapes
         if self.store is None:
             self.store = Store.open(Path(settings.database), read_only=True)
+        await self.integrity.in_force()
 
     def _ruleset(
         self,
@@ -318,6 +334,7 @@ class Service:
             await asyncio.wait_for(self.changing.acquire(), child.STOP_S)
         if self.applied:
             await self.changes.stop()
+        await self.integrity.stop()
         await self.worker.stop()
         await self.worker.close()
         await self._server.close()

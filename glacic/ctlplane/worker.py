@@ -69,6 +69,8 @@ class Worker:
             "sync": self._workshop.sync,
             "set_state": self._workshop.set_state,
             "learn": self._workshop.learn,
+            "learned_differ": self._workshop.learned_differ,
+            "mend_learned": self._workshop.mend_learned,
             "stop": self._stop,
         }
 

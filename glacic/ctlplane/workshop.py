@@ -160,6 +160,15 @@ class Workshop:
         parts.upkeep.count_now(COUNT_ON_DEMAND_S)
         parts.writer.flush()
 
+    def learned_differ(self) -> dict[str, tuple[int, int]]:
+        """Set name -> (elements in the kernel, flows that belong there) where these differ."""
+        return self._running.learned_differ()
+
+    def mend_learned(self) -> None:
+        """The learned sets hold what is stored, whatever somebody has done to them."""
+        added, removed = self._running.mend_learned()
+        _log.info("learned sets are put right", added=added, removed=removed)
+
     def learning_on(self) -> bool:
         """Whether any policy learns now."""
         return self._parts is not None and self._parts.learning_on()

@@ -166,6 +166,24 @@ class LearnedSets:
         added = sum(size or 0 for size in after.values()) - sum(size or 0 for size in before.values())
         return Reconciled(added, sum(max(size - wanted[at], 0) for at, size in wrong.items()))
 
+    def differing(self, stored: Iterable[Change]) -> dict[str, tuple[int, int]]:
+        """Set name -> (elements in the kernel, flows that belong there) where the two differ; changes nothing.
+
+        Nothing where the kernel does not say how many elements a set has. Raises KernelRefused.
+        """
+        wanted: Counter[str] = Counter()
+        for key, state in stored:
+            place, side = self._place_of(key), _SIDES.get(state) if state else None
+            if place is not None and side is not None:
+                wanted[place.names[side]] += 1
+        sizes = self._kernel.sizes()
+        known = {set_name(name, *use) for name, uses in self._uses.items() for use in uses}
+        return {
+            name: (size, wanted[name])
+            for name, size in sizes.items()
+            if size is not None and name in known and size != wanted[name]
+        }
+
     def lost(self) -> bool:
         """Whether a set that was there is gone: somebody has loaded the table anew. Raises KernelRefused."""
         known = {set_name(name, *use) for name, uses in self._uses.items() for use in uses}

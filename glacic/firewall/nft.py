@@ -21,6 +21,8 @@ from glacic.firewall.ruleset import Inventory
 
 _INCLUDED_FROM = re.compile(r"^In file included from .*:\n", re.MULTILINE)
 _LOCATION = re.compile(r"^/proc/self/fd/\d+:(\d+):(\d+)-\d+: Error: ", re.MULTILINE)
+_HANDLE = re.compile(r"(.*) # handle (\d+)")
+_PLAIN = re.compile(r"[A-Za-z0-9_]+")
 _MAX_ERRORS = 4_000  # characters: nft repeats itself for every line with the same fault
 
 
@@ -78,11 +80,45 @@ class Libnftables:
             if "No such file or directory" in error:
                 return None
             raise KernelRefused(_readable(error))
-        sets = _names(output, "set")
+        sets = frozenset(entry["name"] for entry in _objects(output, "set"))
         status, output, error = self._command("list chains")
         if status != 0:
             raise KernelRefused(_readable(error))
-        return Inventory(chains=_names(output, "chain"), sets=sets)
+        hooks = {
+            chain["name"]: (chain["type"], chain["hook"], chain["prio"]) if "hook" in chain else None
+            for chain in _objects(output, "chain")
+        }
+        return Inventory(chains=frozenset(hooks), sets=sets, hooks=hooks)
+
+    def rules(self, chain: str) -> dict[int, str]:
+        """Handle -> text of each rule of a chain, for people; {} where nft cannot tell.
+
+        Only where the learned sets are small: nft reads every element of the table for it.
+        """
+        if not _PLAIN.fullmatch(chain):  # somebody else's name, that nft would read as something else
+            return {}
+        with self._lock:
+            self._nft.set_json_output(False)
+            self._nft.set_handle_output(True)
+            try:
+                status, output, _ = self._nft.cmd(f"list chain {FAMILY} {TABLE} {chain}")
+            finally:
+                self._nft.set_json_output(True)
+                self._nft.set_handle_output(False)
+        if status != 0:
+            return {}
+        texts: dict[int, str] = {}
+        pending: list[str] = []
+        for line in str(output).splitlines():
+            found = _HANDLE.fullmatch(line)
+            if found is None:
+                pending.append(line.strip())
+                continue
+            texts[int(found[2])] = " ".join([*pending, found[1].strip()])
+            pending = []
+            if found[1].strip().startswith("chain "):  # its own handle
+                texts.clear()
+        return {handle: re.sub(r"^type .* policy \w+; ", "", text) for handle, text in texts.items()}
 
     def _command(self, command: str) -> tuple[int, str, str]:
         with self._lock:
@@ -149,11 +185,11 @@ def _dry_run(path: str) -> str | None:
         library.nft_ctx_free(context)
 
 
-def _names(output: str, kind: str) -> frozenset[str]:
-    """The names of our table's objects of this kind in a JSON listing."""
+def _objects(output: str, kind: str) -> list[dict[str, Any]]:
+    """Our table's objects of this kind in a JSON listing."""
     objects: list[dict[str, Any]] = json.loads(output or '{"nftables": []}')["nftables"]
     found = (entry[kind] for entry in objects if kind in entry)
-    return frozenset(entry["name"] for entry in found if (entry["family"], entry["table"]) == (FAMILY, TABLE))
+    return [entry for entry in found if (entry["family"], entry["table"]) == (FAMILY, TABLE)]
 
 
 def _readable(error: str) -> str:

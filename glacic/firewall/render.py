@@ -32,13 +32,16 @@ def render(ruleset: Ruleset) -> str:
 def render_live(ruleset: Ruleset, present: Inventory) -> str:
     """The script that turns the table `present` into this one.
 
-    Rules are flushed, so that nothing refers to anything; then what is stale goes, and every set whose contents are the
-    ruleset's own; then everything is declared. Learned sets that stay are declared as they are, which changes nothing.
+    Rules are flushed, so that nothing refers to anything; then what is stale goes, with every chain that somebody has
+    hung elsewhere, and every set whose contents are the ruleset's own; then everything is declared. Learned sets that
+    stay are declared as they are, which changes nothing.
     """
     kept = {part.name for part in ruleset.sets() if part.kept}
     chains = {part.name for part in ruleset.chains()}
     lines = [f"table {_OURS}", f"flush table {_OURS}"]
-    lines += [f"delete chain {_OURS} {name}" for name in sorted(present.chains - chains)]
+    hung = {part.name: part.hook.place if part.hook else None for part in ruleset.chains()}
+    moved = {name for name, place in present.hooks.items() if name in hung and hung[name] != place}
+    lines += [f"delete chain {_OURS} {name}" for name in sorted(present.chains - chains | moved)]
     lines += [f"delete set {_OURS} {name}" for name in sorted(present.sets - kept)]
     if not any(ruleset.counters()):
         # Whether there is one cannot be asked: nft would list every learned element along with it.

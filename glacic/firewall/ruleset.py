@@ -5,8 +5,10 @@ compile.py makes these, render.py writes them down. Refuses to be text: a rule's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+_PRIORITIES = {"dstnat": -100, "filter": 0, "srcnat": 100}  # nft(8), "standard priority names", of family inet
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,12 @@ class Hook:
     hook: str
     priority: str
     policy: str
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """(type, hook, priority as a number): what the kernel does not let anybody change in a chain that is there."""
+        word, _, offset = self.priority.partition(" + ")
+        return self.type, self.hook, _PRIORITIES[word] + int(offset or 0)
 
     def __str__(self) -> str:
         return f"type {self.type} hook {self.hook} priority {self.priority}; policy {self.policy};"
@@ -95,3 +103,6 @@ class Inventory:
 
     chains: frozenset[str] = frozenset()
     sets: frozenset[str] = frozenset()
+    hooks: Mapping[str, tuple[str, str, int] | None] = field(
+        default_factory=dict, compare=False
+    )  # by chain: Hook.place
