@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from glacic.config.model import Integrity as Wanted
 from glacic.ctlplane import logs
-from glacic.ctlplane.structure import is_learned
+from glacic.ctlplane.structure import is_learned, remove
 from glacic.ctlplane.tablecodec import Key
 from glacic.ctlplane.tablewatch import UNKNOWN, Finding, Report, TableWatch
 from glacic.errors import GlacicError
@@ -116,6 +116,9 @@ class Integrity:
         if self._watch is None:
             return
         mended = 0
+        strays = [found.key for found in self._now if " added: " in found.what]
+        if strays:
+            await asyncio.to_thread(remove, strays)
         if self._unequal or any(is_learned(found.key.name) for found in self._now):
             number = self._watch.number()
             try:

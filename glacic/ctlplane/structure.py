@@ -21,6 +21,9 @@ from glacic.firewall.claims import TABLE
 LEARNED = ("allowed_", "refused_")  # how the names of learned sets begin: firewall.shapes.set_name
 
 
+_ANSWER_MAX = 65_536  # bytes
+
+
 @dataclass(frozen=True, slots=True)
 class RuleSeen:
     """One rule. Equal where it says the same: handles are given anew to a rule that comes back."""
@@ -69,6 +72,21 @@ def read_structure(table: str = TABLE) -> Structure:
             return _read(sock, table)
     except OSError as error:
         raise KernelRefused(f"cannot read table inet {table}: {refused(error)}") from None
+
+
+def remove(keys: Iterable[Key], table: str = TABLE) -> None:
+    """Remove objects, maps and flow tables that somebody has put into our table, as far as nothing refers to them: of
+    these nft can only tell by listing every element there is. Raises KernelRefused."""
+    try:
+        with NetlinkSocket() as sock:
+            present = _read(sock, table).parts
+            for key in keys:
+                definition = present.get(key)
+                if key.thing in ("object", "set", "flowtable") and isinstance(definition, bytes):
+                    sock.socket.send(codec.removal(table, key, definition))
+                    sock.socket.recv(_ANSWER_MAX)  # what it refuses stays, and is seen
+    except OSError as error:
+        raise KernelRefused(f"cannot change table inet {table}: {refused(error)}") from None
 
 
 def _read(sock: NetlinkSocket, table: str) -> Structure:

@@ -48,6 +48,7 @@ _KEPT = {  # the attributes that define an object
     "object": (3,),
     "flowtable": (),
 }
+_OBJECT_TYPE = 3
 _HOOK_DEVICES = (3, 4)  # NFTA_HOOK_DEV, NFTA_HOOK_DEVS
 _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 3, 4, 7
 _LIST_ELEMENTS = 3
@@ -114,6 +115,16 @@ def request(kind: int, *attributes: bytes, family: int = NFPROTO_INET) -> bytes:
 def text(kind: int, value: str) -> bytes:
     """An attribute that is a string."""
     return netlink.attribute(kind, value.encode() + b"\0")
+
+
+def removal(table: str, key: Key, definition: bytes) -> bytes:
+    """A transaction that removes an object, a set (or map) or a flow table; the kernel answers once."""
+    kind = {"object": DELOBJ, "set": DELSET, "flowtable": DELFLOWTABLE}[key.thing]
+    body = text(_TABLE, table) + text(_NAME[key.thing], key.name)
+    if key.thing == "object":
+        body += netlink.attribute(_OBJECT_TYPE, netlink.attributes(definition)[_OBJECT_TYPE])
+    first, last = (netlink.message(limit, netlink.generic(0, SUBSYSTEM)) for limit in (0x10, 0x11))  # NFNL_MSG_BATCH_*
+    return first + netlink.numbered(request(kind, body), 0, netlink.NLM_F_ACK) + last
 
 
 def commit_in(message: Message) -> Commit | None:
