@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from glacic.config.model import Config
+from glacic.config.model import Integrity as Wanted
+from glacic.ctlplane.integrity import Integrity
+from glacic.ctlplane.service import Service
+from glacic.ctlplane.tablewatch import Report, TableWatch
 from glacic.lab import traffic
 from glacic.lab.home import LAPTOP_MAC, SERVER, Home, home
 from glacic.lab.service import Glacic
@@ -292,3 +300,51 @@ def test_text_of_others_is_harmless(lab: Home, glacic: Glacic) -> None:
     (row,) = drift(glacic)
     assert row["what"].isprintable()
     assert "accept comment" in row["what"]
+
+
+class Alone:
+    """As much of a service as Integrity needs, with learned sets that lack an element."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.config = replace(Config(path=Path("glacic.hcl")), integrity=wanted)
+        self.worker = self
+        self.changing = False
+        self.asked: list[str] = []
+        self.integrity = Integrity(cast(Service, self))
+
+    async def call(self, do: str, **_: Any) -> Any:
+        self.asked.append(do)
+        return {LEARNED: [2, 3]} if do == "learned_differ" else {}
+
+    async def restore(self) -> None:
+        self.asked.append("restore")
+        with self.integrity.restoring():
+            await self.integrity.in_force()
+
+
+@pytest.mark.parametrize("wanted", list(Wanted))
+def test_after_a_loss_of_events_learned_sets_are_compared_by_their_numbers(wanted: Wanted) -> None:
+    async def lose() -> Alone:
+        alone = Alone(wanted)
+        alone.integrity._watch = cast(TableWatch, Settled())
+        alone.integrity._heard(Report((), (), lost=True, in_force=True))
+        await asyncio.sleep(0.1)
+        return alone
+
+    alone = asyncio.run(lose())
+    (row,) = alone.integrity.drift()
+    assert row["what"] == f"learned set {LEARNED}: 2 elements where 3 belong"
+    if wanted is Wanted.RESTORE:
+        assert alone.asked == ["learned_differ", "restore", "mend_learned"]
+        assert (row["restored"], alone.integrity.reason) == (True, "")
+    else:
+        assert alone.asked == ["learned_differ"]
+        assert "reload puts it right" in alone.integrity.reason
+
+
+class Settled:
+    def number(self) -> int:
+        return 0
+
+    def settle(self, _timeout_s: float, _mended: int) -> bool:
+        return True

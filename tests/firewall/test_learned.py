@@ -427,6 +427,19 @@ def test_a_kernel_that_tells_no_numbers_is_believed_in_a_fresh_table(firewall: F
     assert firewall.holds() == {SSH: "allowed", WEB: "refused"}
 
 
+def test_numbers_that_differ_are_told_and_nothing_is_changed(firewall: Firewall) -> None:
+    firewall.apply((SSH, "allowed"), (WEB, "denied"))
+    before = firewall.holds()
+
+    def differing(*stored: tuple[Key, str]) -> list[tuple[int, int]]:
+        return sorted(firewall.host.call(firewall.sets.differing, iter(stored)).values())
+
+    tells = None not in firewall.host.call(firewall.kernel.sizes).values()  # from Linux 6.16 on
+    assert differing((SSH, "allowed"), (WEB, "denied")) == []
+    assert differing((SSH, "denied"), (WEB, "denied")) == ([(1, 0), (1, 2)] if tells else [])
+    assert firewall.holds() == before
+
+
 def test_what_is_stored_may_come_once(firewall: Firewall) -> None:
     firewall.apply((SSH, "allowed"), (DNS, "allowed"))
     done = firewall.host.call(firewall.sets.reconcile, iter([(SSH, "denied"), (WEB, "allowed")]))

@@ -43,6 +43,20 @@ def test_the_inventory_is_of_our_table_only(nft: Libnftables) -> None:
     assert nft.inventory() == Inventory(chains=frozenset({"c"}), sets=frozenset({"s"}))
 
 
+def test_rules_are_told_for_people(nft: Libnftables) -> None:
+    assert nft.rules("missing") == {}
+    script = (
+        "table inet glacic {\n\tchain a {\n\t\ttype filter hook input priority 0; policy drop;\n"
+        '\t\ttcp dport { 22, 80 } accept comment "x"\n\t\tdrop\n\t}\n}\n'
+    )
+    nft.run(script)
+    assert list(nft.rules("a").values()) == ['tcp dport { 22, 80 } accept comment "x"', "drop"]
+    assert nft.rules("a; flush ruleset") == {}
+    present = nft.inventory()
+    assert present is not None
+    assert present.hooks == {"a": ("filter", "input", 0)}
+
+
 def test_changes_by_others_are_seen(scratch: Host, nft: Libnftables) -> None:
     nft.run("table inet glacic {\n\tchain a { }\n}\n")
     assert nft.inventory() == Inventory(chains=frozenset({"a"}))

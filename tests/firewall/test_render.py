@@ -70,6 +70,16 @@ def test_the_live_script_deletes_what_is_stale_and_what_is_made_anew_but_nothing
     )
 
 
+def test_a_chain_that_somebody_has_hung_elsewhere_is_made_anew() -> None:
+    (chain,) = [chain for chain in SMALL.chains() if chain.hook]
+    assert chain.hook is not None
+    deletion = f"delete chain inet glacic {chain.name}\n"
+    for place in (("filter", chain.hook.hook, 7), None):
+        assert deletion in render_live(SMALL, Inventory(frozenset({chain.name}), hooks={chain.name: place}))
+    there = Inventory(frozenset({chain.name}), hooks={chain.name: chain.hook.place})
+    assert deletion not in render_live(SMALL, there)
+
+
 def test_a_counter_that_is_not_wanted_is_deleted_whether_it_is_there_or_not() -> None:
     script = render_live(Ruleset(()), Inventory())
     assert "add counter inet glacic fail_open\ndelete counter inet glacic fail_open\n" in script
