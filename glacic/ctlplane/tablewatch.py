@@ -38,7 +38,8 @@ from glacic.firewall.quoting import printable
 
 _log = logs.logger("integrity")
 
-GATHER_S = 0.02  # after each reading: what comes meanwhile is read at once
+GATHER_S, GATHER_MAX_S = 0.02, 0.5  # after each reading: what comes meanwhile is read at once
+SHARE = 10  # ... and this many times as long as the judgement took: a flood of changes takes a tenth of a processor
 LOOK_S = 60.0  # between two comparisons that nobody asked for
 BUFFER = 8 << 20  # bytes; a reload with 50,000 elements of named sets
 MAX_HELD = 4096  # datagrams of one transaction that are kept; of a larger one the rest is not named
@@ -181,6 +182,7 @@ class TableWatch(threading.Thread):
             with self._lock:
                 waiting, self._waiting = self._waiting, []
             settles = any(settles for _, settles in waiting)
+            began = time.monotonic()
             try:
                 self._judge(self._read(), looking=looking, settle=settles)
             except KernelRefused as error:
@@ -189,7 +191,8 @@ class TableWatch(threading.Thread):
                 self._stopping.wait(1.0)
             for done, _ in waiting:
                 done.set()
-            self._stopping.wait(GATHER_S)
+            pause = min(max(SHARE * (time.monotonic() - began), GATHER_S), GATHER_MAX_S)
+            select.select([self._woken], [], [], pause)  # whoever asks is not kept waiting
 
     # ---- events
 

@@ -308,7 +308,7 @@ class Alone:
     def __init__(self, wanted: Wanted) -> None:
         self.config = replace(Config(path=Path("glacic.hcl")), integrity=wanted)
         self.worker = self
-        self.changing = False
+        self.changing = asyncio.Lock()
         self.asked: list[str] = []
         self.integrity = Integrity(cast(Service, self))
 

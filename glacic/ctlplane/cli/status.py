@@ -36,4 +36,7 @@ def run(_: argparse.Namespace, options: Options) -> int:
         say(f"  revision  {revision}{waits}")
         say(f"  worker    pid {status['worker_pid']}, started {status['worker_starts']} time(s)")
         say(f"  since     {status['since']}")
+        for change in status["drift"]:
+            done = ", put right" if change["restored"] else ""
+            say(f"  changed   {change['at']} by {change['by']}: {change['what']}{done}")
     return 0 if status["state"] == "running" else 1
