@@ -22,7 +22,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,8 +95,8 @@ class _Seen:
 class TableWatch(threading.Thread):
     """Watches one table of the network namespace of the thread that makes it.
 
-    owners: the processes whose transactions are ours. busy: whether a ruleset is being put in force; after a loss of
-    events nothing is judged meanwhile. changed: called in this thread whenever what is different is not what it was.
+    owners: the processes whose transactions are ours. busy: whether a ruleset is being put in force; what is different
+    meanwhile is judged afterwards. changed: called in this thread whenever what is different is not what it was.
     """
 
     def __init__(
@@ -127,6 +127,9 @@ class TableWatch(threading.Thread):
         self._learned: dict[tuple[Key, bytes], Finding] = {}
         self._unsure: dict[Key, Finding] = {}  # touched by somebody while we put it there
         self._unjudged = False
+        self._lost = False
+        self._last: dict[Key, str] = {}  # who of the others touched what, since it was compared last
+        self._last_by = UNKNOWN
         self._number = 0
         self._same_numbers = True
         self._told: tuple[Finding, ...] = ()
@@ -142,7 +145,7 @@ class TableWatch(threading.Thread):
         return self._ask(timeout_s, settles=False)
 
     def settle(self, timeout_s: float, mended: int = 0) -> bool:
-        """The same, and: the table as it is now is the one to be; what is different from now on is foreign.
+        """The same, and a ruleset was put in force: where events were lost, the table as it is now is the one to be.
 
         mended: findings of learned elements up to this number are put right.
         """
@@ -259,20 +262,24 @@ class TableWatch(threading.Thread):
             if not more.transactions:
                 break
             actual = read_structure(self._table)
-        self._unjudged = (lost or self._unjudged) and self._busy() and not settle
-        if settle and actual.in_force():
-            self._reference = dict(actual.parts)
-            self._unsure = {}
-        self._follow(seen.transactions, actual, adopted=settle)
+        self._lost |= lost
+        self._follow(seen.transactions, actual)
+        if actual.in_force():
+            if settle and (self._lost or self._reference is None):
+                self._reference, self._unsure = dict(actual.parts), {}
+            elif self._lost and self._reference is not None:
+                self._reference = merged(self._reference, actual.parts, _by_worker(actual.parts))
         with self._lock:
             mended = self._mended
         self._learned = {at: found for at, found in self._learned.items() if found.number > mended}
+        self._unjudged = self._busy() and not settle
         if self._reference is None or self._unjudged:
             return
-        self._compare(actual, seen.transactions)
+        lost, self._lost = self._lost, False
+        self._compare(actual)
         self._tell(lost, actual)
 
-    def _follow(self, transactions: Iterable[_Transaction], actual: Structure, *, adopted: bool) -> None:
+    def _follow(self, transactions: Iterable[_Transaction], actual: Structure) -> None:
         """Take over what we have touched, and remember what nobody can read off the table."""
         last_own: dict[Key, bool] = {}
         for transaction in transactions:
@@ -285,6 +292,8 @@ class TableWatch(threading.Thread):
                         transaction.by,
                     )
                 last_own[key] = transaction.own
+                if not transaction.own:
+                    self._last[key] = self._last_by = transaction.by
             for each in transaction.objects:
                 if each.key.thing == "element" and is_learned(each.key.name):
                     self._learned_changed(each, transaction)
@@ -293,7 +302,7 @@ class TableWatch(threading.Thread):
         ours = {key for key, own in last_own.items() if own}
         if self._reference is None:
             self._reference = dict(actual.parts) if ours and actual.in_force() else None
-        elif not adopted and actual.in_force():
+        elif actual.in_force():
             self._reference = merged(self._reference, actual.parts, ours)
         self._unsure = {key: found for key, found in self._unsure.items() if key not in ours}
 
@@ -311,14 +320,10 @@ class TableWatch(threading.Thread):
             what = f"element {verb} learned set {printable(each.key.name)}: {text}"
             self._learned[at] = before or self._finding(each.key, what, transaction.by)
 
-    def _compare(self, actual: Structure, transactions: list[_Transaction]) -> None:
+    def _compare(self, actual: Structure) -> None:
         """Find what is different, and who did it: the last one that touched it, or else anything."""
-        last: dict[Key, str] = {}
-        by = UNKNOWN
-        for transaction in transactions:
-            if not transaction.own:
-                by = transaction.by
-                last |= {key: by for each in transaction.objects for key in _touched(each, self._reference or {})}
+        last, by = self._last, self._last_by
+        self._last, self._last_by = {}, UNKNOWN
         texts = self._texts if actual.learned is not None and actual.learned < MAX_LEARNED else drift.no_texts
         found: dict[tuple[Key, str], Finding] = {}
         for key, what in drift.differences(self._reference or {}, actual.parts, texts)[:MAX_FINDINGS]:
@@ -337,6 +342,14 @@ class TableWatch(threading.Thread):
             new = tuple(found for found in now if found not in self._told)
             self._told = now
             self._changed(Report(now, new, lost, actual.in_force()))
+
+
+def _by_worker(actual: Parts) -> Iterator[Key]:
+    """What the worker may have made while nobody looked: learned sets, and chains with nothing but their lookups."""
+    for key, part in actual.items():
+        lookups = isinstance(part, tuple) and all(any(map(is_learned, map(str, rule.sets))) for rule in part)
+        if is_learned(key.name) or (key.thing == "rule" and key.name.startswith("learned_") and lookups):
+            yield key
 
 
 def _touched(each: Object, reference: Parts) -> set[Key]:

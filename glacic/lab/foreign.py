@@ -315,7 +315,7 @@ def _life(lab: Home, glacic: Glacic) -> Iterator[str]:
         glacic.cli("flows", "deny", "--all", "--port", str(PORT))
         yield "denying"
         for change in ("flush table inet glacic", "delete table inet glacic", "insert rule inet glacic input accept"):
-            restored = len(_restored(glacic))
+            restored = _restored(glacic)
             lab.router.run(["nft", *change.split()])
             glacic.wait("right again", _is_restored(glacic, restored))
             yield f"putting right: {change}"
@@ -332,5 +332,5 @@ def _restored(glacic: Glacic) -> list[str]:
     return [row["at"] for row in glacic.call("status")["drift"] if row["restored"]]
 
 
-def _is_restored(glacic: Glacic, before: int) -> Callable[[], bool]:
-    return lambda: len(_restored(glacic)) > before and glacic.state() == "running"
+def _is_restored(glacic: Glacic, before: list[str]) -> Callable[[], bool]:
+    return lambda: _restored(glacic)[-1:] != before[-1:] and glacic.state() == "running"

@@ -47,9 +47,9 @@ class Watched:
     def __init__(self, host: Host, owners: Callable[[], set[int]] = lambda: {os.getpid()}, **options: Any) -> None:
         self.host = host
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        host.run(["nft", "-f", "-"], text=TABLE)
         self.watch: TableWatch = host.call(self._begin, owners, options)
         self._ours: ThreadPoolExecutor = host.call(self._begin_thread)
+        self.ours(self._load)
         assert self.watch.settle(PATIENT_S)
 
     def _begin(self, owners: Callable[[], set[int]], options: dict[str, Any]) -> TableWatch:
@@ -62,6 +62,9 @@ class Watched:
         executor = ThreadPoolExecutor(1)
         executor.submit(int).result()  # it enters no namespace: it is born in this one
         return executor
+
+    def _load(self) -> None:
+        Libnftables().run(TABLE)
 
     def ours(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Have something done by a thread of ours."""
