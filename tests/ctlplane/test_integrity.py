@@ -216,7 +216,7 @@ def test_with_restore_it_is_put_right_at_once_and_kept_in_the_list(lab: Home, re
 
     restoring.wait("right again", is_right)
     assert time.monotonic() < ends
-    assert len(logged(restoring, "the table is put right")) >= 1
+    restoring.wait("saying so", lambda: logged(restoring, "the table is put right"))
     assert theirs(lab) == []
     again = lab.laptop.call(traffic.tcp, SERVER, 8001, timeout_s=PATIENT_S)
     assert (again.ok, again.retransmits) == (True, 0)
