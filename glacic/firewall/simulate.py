@@ -99,6 +99,9 @@ class Simulator:
         ]
         dhcp = [zone for zone in config.zones if zone.interfaces and zone.networks and "dhcp" in zone.services]
         self._addressless = Patterns(name for zone in dhcp for name in zone.interfaces)
+        self.reads_source_ports = bool(dhcp) or any(
+            reach.source_ports is not None for rules in self._rules.values() for _, _, reach in rules
+        )
         self._ignored = Addresses(config.rule_learning.ignore_networks, {})
         self._filters_output = any(policy.source == FIREWALL for policy in config.policies)
 

@@ -1,4 +1,4 @@
-"""Which zone an address is of: the same answer as the compiled ruleset's (tests/firewall/test_simulate.py sends packets)."""
+"""Which zone an address is of, as the compiled ruleset has it (tests/firewall/test_simulate.py sends packets)."""
 
 from __future__ import annotations
 
