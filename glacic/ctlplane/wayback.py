@@ -72,7 +72,8 @@ def would_cut(judge: Judge, ssh_connection: str) -> str | None:
     interface = via.scope or (way.interface if way is not None else "")
     if not interface:
         return f"ssh from {shown} to port {via.server_port}: there is no route back to it"
-    here = goal is None or goal.local or bool(via.scope)
+    # An address that is being configured has no local route yet; a host on the client's own link is not behind us.
+    here = goal is None or goal.local or bool(via.scope) or goal.interface == interface
     probe = Probe(
         hook="input" if here else "forward",
         iif=interface,
