@@ -34,6 +34,16 @@ class NetworkIndex(Generic[T]):
                 return
             yield from self._owners.get(self._key(network, length), ())
 
+    def narrowest(self, address: bytes) -> T | None:
+        """The owner of the smallest network that has this address (4 or 16 bytes), the first that was entered; or
+        None."""
+        version, bits, number = 4 if len(address) == 4 else 6, len(address) * 8, int.from_bytes(address, "big")
+        for length in sorted(self._lengths[version], reverse=True):
+            owners = self._owners.get((version, length, number >> (bits - length)))
+            if owners:
+                return owners[0]
+        return None
+
     @staticmethod
     def _key(network: Network, length: int) -> tuple[int, int, int]:
         return network.version, length, int(network.network_address) >> (network.max_prefixlen - length)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from glacic.config.files import DISK, Recorder
 from glacic.config.load import load
 from glacic.config.model import Config
-from glacic.ctlplane import audit, guard, logs, sdnotify
+from glacic.ctlplane import aftermath, audit, guard, logs, sdnotify
 from glacic.ctlplane.offline import numbers_of, write_boot
 from glacic.ctlplane.revisions import Origin, Revision, Revisions, trial_dict
 from glacic.ctlplane.startup import overrule
@@ -166,6 +166,7 @@ class Changes:
 
     async def _change(self, config: Config, contents: Mapping[str, bytes], wish: Wish) -> dict[str, Any]:
         service, script = self._service, self._compiled(config)
+        old = service.config
         changes = difference(self._script, script)
         if not wish.force:
             await self._check_way_back(config, wish)
@@ -180,6 +181,7 @@ class Changes:
                 self.revisions.reverted()
             raise
         self._script, self.note = script, ""
+        ended = 0 if wish.keep_connections else await aftermath.end_refused(service, old)
         if on_trial is None:
             await self._kept(wish.origin, config, contents)
             await self.write_boot()
@@ -191,6 +193,7 @@ class Changes:
             "revision": standing.in_force,
             "trial": trial_dict(standing.trial),
             "changes": as_rows(changes),
+            "connections_ended": ended,
         }
 
     async def _begin_trial(
@@ -252,6 +255,8 @@ class Changes:
 
     async def _check_way_back(self, config: Config, wish: Wish) -> None:
         """Raise where the change would cut the connection that it was asked for over."""
+        if wish.origin.source:
+            await aftermath.refuse_to_cut(self._service, config, wish.origin.source)
 
     def _refuse_at_a_bad_time(self, wish: Wish) -> None:
         if self._service.state == "starting":

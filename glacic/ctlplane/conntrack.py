@@ -40,7 +40,7 @@ def end_flows(flows: Iterable[tuple[FlowKey, Iterable[bytes]]]) -> int:
             else:
                 requests = [netlink.conntrack_dump()]
             found = {connection.handle: connection for dump in requests for connection in _wanted(sock, dump, wanted)}
-            return sum(_end(sock, connection) for connection in found.values())
+            return sum(end(sock, connection) for connection in found.values())
     except OSError as error:
         raise KernelRefused(f"cannot end connections: {refused(error)}") from None
 
@@ -53,6 +53,18 @@ def neighbours() -> dict[bytes, set[bytes]]:
             pair = netlink.neighbour(message.body)
             if pair is not None:
                 found.setdefault(pair[0], set()).add(pair[1])
+    return found
+
+
+def macs_by_address() -> dict[bytes, set[bytes]]:
+    """IP address -> the MACs that the neighbour table has for it. Raises KernelRefused."""
+    found: dict[bytes, set[bytes]] = {}
+    try:
+        for mac, addresses in neighbours().items():
+            for address in addresses:
+                found.setdefault(address, set()).add(mac)
+    except OSError as error:
+        raise KernelRefused(f"cannot read the neighbour table: {refused(error)}") from None
     return found
 
 
@@ -99,10 +111,19 @@ def _wanted(sock: NetlinkSocket, request: bytes, wanted: Wanted) -> Iterator[Con
             yield connection
 
 
-def _end(sock: NetlinkSocket, connection: Connection) -> bool:
-    """Whether there was something left to end."""
+def end(sock: NetlinkSocket, connection: Connection) -> bool:
+    """End one connection; whether there was something left to end. Raises OSError."""
+    return _ask(sock, netlink.conntrack_delete(connection))
+
+
+def unmark(sock: NetlinkSocket, connection: Connection, bits: int) -> bool:
+    """Clear bits of one connection's mark; whether it is still there. Raises OSError."""
+    return _ask(sock, netlink.conntrack_unmark(connection, bits))
+
+
+def _ask(sock: NetlinkSocket, request: bytes) -> bool:
     try:
-        sock.request(netlink.conntrack_delete(connection))
+        sock.request(request)
     except OSError as error:
         if error.errno != errno.ENOENT:  # it ended by itself
             raise

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from glacic.ctlplane import audit
+from glacic.ctlplane import aftermath, audit
 from glacic.ctlplane.changes import Wish
 from glacic.ctlplane.messages import pack_key
 from glacic.ctlplane.protocol import TRIAL_MAX_S
@@ -71,6 +71,7 @@ class Handlers:
             "learn.on": Request(CHANGE, self.learn_on),
             "learn.off": Request(CHANGE, self.learn_off),
             "audit": Request(READ, self.audit_list, heavy=True),
+            "connections": Request(READ, self.connections, heavy=True),
         }
 
     async def status(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
@@ -96,6 +97,7 @@ class Handlers:
             "worker_starts": service.worker_starts,
             "drift": service.integrity.drift(),
             "since": service.since.isoformat(timespec="seconds"),
+            "fail_open_connections": await service.let_in.now() if learning.inline_mode and service.applies else 0,
             **service.changes.standing(),
         }
 
@@ -105,7 +107,7 @@ class Handlers:
         return stats
 
     async def reload(self, args: dict[str, Any], who: str) -> dict[str, Any]:
-        """Answers when the new ruleset is live."""
+        """Answers when the new ruleset is live, and the connections that it refuses have ended."""
         return await self._service.changes.apply(_wish(args, who, "reload"))
 
     async def apply(self, args: dict[str, Any], who: str) -> dict[str, Any]:
@@ -138,6 +140,10 @@ class Handlers:
     async def difference(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
         """What the file would change."""
         return await self._service.changes.difference()
+
+    async def connections(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
+        """What a fail mode let in, and goes on."""
+        return await aftermath.connections(self._service)
 
     async def flows_list(self, args: dict[str, Any], _who: str) -> dict[str, Any]:
         """One page in the order of ids; `next` is the id to go on after, None at the end."""

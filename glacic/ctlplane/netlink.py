@@ -39,7 +39,9 @@ _NFQA_CFG_CMD, _NFQA_CFG_PARAMS, _NFQA_CFG_QUEUE_MAXLEN, _NFQA_CFG_MASK, _NFQA_C
 
 # linux/netfilter/nfnetlink_conntrack.h
 IPCTNL_MSG_CT_NEW, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = (NFNL_SUBSYS_CTNETLINK | number for number in range(3))
-_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_MARK, _CTA_ID, _CTA_ZONE, _CTA_MARK_MASK, _CTA_FILTER = 1, 2, 8, 12, 18, 21, 25
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_MARK, _CTA_ID, _CTA_ZONE = 1, 2, 3, 8, 12, 18
+_CTA_MARK_MASK, _CTA_FILTER = 21, 25
+_IPS_DST_NAT = 1 << 5  # linux/netfilter/nf_conntrack_common.h
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_SRC = {4: 1, 16: 3}  # by length of the address
 _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT, _CTA_PROTO_SRC_PORT = 1, 3, 2
@@ -92,6 +94,7 @@ class Connection(NamedTuple):
 
     reply_source, reply_port: where answers come from, so the destination as the filter sees it, behind any DNAT.
     icmp_type: of the first packet, None for other protocols. handle: the attributes that name this very entry.
+    forwarded_port: whether its destination was translated.
     """
 
     family: int
@@ -102,6 +105,8 @@ class Connection(NamedTuple):
     icmp_type: int | None
     mark: int
     handle: bytes
+    source_port: int = 0
+    forwarded_port: bool = False
 
 
 # ---- messages and attributes
@@ -304,6 +309,12 @@ def conntrack_delete(connection: Connection) -> bytes:
     return message(IPCTNL_MSG_CT_DELETE, generic(connection.family) + connection.handle)
 
 
+def conntrack_unmark(connection: Connection, bits: int) -> bytes:
+    """Clear these bits of this very connection's mark; ENOENT where it has ended."""
+    change = attribute(_CTA_MARK, _U32.pack(0)) + attribute(_CTA_MARK_MASK, _U32.pack(bits))
+    return message(IPCTNL_MSG_CT_NEW, generic(connection.family) + connection.handle + change)
+
+
 def connection(body: bytes) -> Connection | None:
     """The entry in the body of an IPCTNL_MSG_CT_NEW; None where it lacks its addresses or its protocol."""
     found = attributes(body, _NFGEN_LENGTH)
@@ -327,6 +338,8 @@ def connection(body: bytes) -> Connection | None:
         icmp_type=icmp[0] if icmp else None,
         mark=_number(found, _CTA_MARK),
         handle=b"".join(handle),
+        source_port=_number(first, _CTA_PROTO_SRC_PORT),
+        forwarded_port=bool(_number(found, _CTA_STATUS) & _IPS_DST_NAT),
     )
 
 

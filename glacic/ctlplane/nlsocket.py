@@ -74,6 +74,17 @@ class NetlinkSocket:
         """
         return acknowledge(self.socket, request, next(self._sequences))
 
+    def ask(self, request: bytes) -> Message:
+        """Send a request that one message answers, without an acknowledgement behind it. Raises OSError."""
+        sequence = next(self._sequences)
+        self.socket.send(netlink.numbered(request, sequence))
+        while True:
+            for message in netlink.messages(self.socket.recv(_BUFFER)):
+                if message.sequence == sequence:
+                    if message.error:
+                        raise OSError(message.error, os.strerror(message.error))
+                    return message
+
     def dump(self, request: bytes) -> Iterator[Message]:
         """Everything that a dump request names. Raises OSError."""
         sequence = next(self._sequences)

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glacic.config.load import load
-from glacic.config.model import Config
+from glacic.config.model import Config, FailMode
 from glacic.config.policies import LearningPolicy, label, learning_policies
 from glacic.ctlplane import guard
+from glacic.ctlplane.conntrack import macs_by_address
 from glacic.ctlplane.elements import KernelSets
+from glacic.ctlplane.retrace import Judge
 from glacic.ctlplane.revisions import Origin, Revision, Revisions, trial_dict, write_whole
 from glacic.ctlplane.settings import settings_of
 from glacic.ctlplane.startup import in_force, make_folder, overrule
+from glacic.ctlplane.wayback import refuse_to_cut
 from glacic.errors import GlacicError
 from glacic.firewall.apply import apply, prepare, unload
 from glacic.firewall.boot import MOST_ELEMENTS, boot_script
@@ -27,6 +30,7 @@ from glacic.firewall.learned import LearnedSets
 from glacic.firewall.nft import Libnftables
 from glacic.firewall.panic import compile_panic
 from glacic.firewall.render import render
+from glacic.learning.flow import FlowKey, FlowState
 from glacic.learning.store import Store
 
 T = TypeVar("T")
@@ -35,13 +39,21 @@ BOOT_SCRIPT = "boot.nft"  # in the state directory; deploy/glacic-boot.service l
 
 
 def change_offline(
-    config: Config, contents: Mapping[str, bytes], state_dir: Path, origin: Origin, trial_s: float | None = None
+    config: Config,
+    contents: Mapping[str, bytes],
+    state_dir: Path,
+    origin: Origin,
+    trial_s: float | None = None,
+    force: bool = False,
 ) -> Revision:
     """Put a configuration in force, and keep it as a revision. trial_s: for so long, unless it is confirmed.
+    force: even if it cuts the ssh connection that it was asked for over.
 
     Raises KernelRefused, StoreError, GlacicError; then what is in force is what it was.
     """
     make_folder(state_dir)
+    if origin.source and not force:
+        _with_store(config, state_dir, lambda store, _: refuse_to_cut(_judge(config, store), origin.source))
     revisions = Revisions(state_dir)
     script = render(compile_config(config, running=numbers_of(stored_policies(config, state_dir))))
     if trial_s is None:
@@ -95,7 +107,7 @@ def confirm_offline(state_dir: Path) -> Revision:
 
 
 def rollback_offline(
-    state_dir: Path, file: Path, number: int | None, origin: Origin, trial_s: float | None
+    state_dir: Path, file: Path, number: int | None, origin: Origin, trial_s: float | None, force: bool = False
 ) -> dict[str, Any]:
     """An earlier revision; without a number the one before. file: the configuration, which the next start leaves."""
     revisions = Revisions(state_dir)
@@ -107,7 +119,7 @@ def rollback_offline(
         before = standing.before(number)
         files = revisions.files(before.number)
         config = load(Path(before.config), files)
-        back_to = change_offline(config, files.contents, state_dir, origin, trial_s).number
+        back_to = change_offline(config, files.contents, state_dir, origin, trial_s, force).number
         overrule(revisions, file, before)
     new = revisions.document(back_to)["script"] if back_to is not None else ""
     trial = trial_dict(revisions.standing().trial)
@@ -162,6 +174,18 @@ def standing_config(state_dir: Path) -> Config:
     if found is None:
         raise GlacicError(f"nothing was put in force yet, by the history in {state_dir}")
     return found[0]
+
+
+def _judge(config: Config, store: Store | None) -> Judge:
+    """What is known, for `refuse_to_cut`. Where nobody listens behind the hook, a fail mode answers."""
+    learning = config.rule_learning
+    opens = learning.inline_mode and learning.fail_mode is FailMode.OPEN
+
+    def known(key: FlowKey) -> FlowState | None:
+        flow = store.find(key) if store is not None else None
+        return flow.state if flow is not None else None
+
+    return Judge(config, known, lambda _policy: opens, macs_by_address())
 
 
 def _with_store(config: Config, state_dir: Path, do: Callable[[Store | None, tuple[LearningPolicy, ...]], T]) -> T:

@@ -99,10 +99,11 @@ class Parts:
         known = set() if first or beside is None else {policy.name for policy in beside.policies}
         if self._holder is None:
             self._holder = Holder(self._rules(settings), self.news)
-            self._readers = Readers(self._holder)
+            readers = Readers(self._holder)
             for thread in (self.mapper, self.journal, self.upkeep):
                 thread.start()
-            self._readers.open(settings)  # before the sets: where another service listens, they are that one's
+            self._readers = readers  # from here on a thread that does not run is one that has ended
+            readers.open(settings)  # before the sets: where another service listens, they are that one's
         self._learn_sets(settings, known, first=first)
         self._holder.rules = self._rules(settings)
         self.cache.resize(settings.cache_size)

@@ -23,7 +23,7 @@ from typing import Any
 from glacic.config.load import load
 from glacic.config.model import Config
 from glacic.config.policies import LearningPolicy, learning_policies
-from glacic.ctlplane import audit, child, logs, sdnotify
+from glacic.ctlplane import aftermath, audit, child, logs, sdnotify
 from glacic.ctlplane.audit import AuditTrail
 from glacic.ctlplane.changes import Changes, Wish
 from glacic.ctlplane.handlers import Handlers
@@ -85,6 +85,7 @@ class Service:
         self.worker_starts = 0
         self.settings: Settings | None = None
         self.store: Store | None = None
+        self.let_in = aftermath.Count()
         self.changing = asyncio.Lock()
         self._choice = choice or Choice(config, {})
         self.changes = Changes(self, Revisions(state_dir), note=self._choice.note)
@@ -188,6 +189,7 @@ class Service:
                     if self.applies and found is None:
                         await asyncio.to_thread(unload, self.nft)  # a failed start leaves no table of its own making
                     raise
+                await aftermath.settle(self)
                 self._sound.set()
                 self._set_state("running")
                 if self.applies:
@@ -323,6 +325,7 @@ class Service:
                 _log.error("worker not replaced", error=str(error))
                 self.worker.kill()
                 return
+            await aftermath.settle(self)
             self._set_state("running")
             _log.info("worker replaced", worker=self.worker.pid)
 

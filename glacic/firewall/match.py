@@ -146,12 +146,12 @@ def network_elements(family: int, spec: Iterable[Network | AddressRange]) -> lis
         for item in spec
         if _version(item) == family
     ]
-    return [_interval_text(family, bits, first, last) for first, last in _merged(intervals)]
+    return [_interval_text(family, bits, first, last) for first, last in merged_intervals(intervals)]
 
 
 def port_elements(spec: Iterable[PortRange]) -> list[str]:
     """Ports and ranges, merged and in order."""
-    merged = _merged((item.first, item.last) for item in spec)
+    merged = merged_intervals((item.first, item.last) for item in spec)
     return [str(first) if first == last else f"{first}-{last}" for first, last in merged]
 
 
@@ -243,7 +243,7 @@ def _version(item: Network | AddressRange) -> int:
     return item.first.version if isinstance(item, AddressRange) else item.version
 
 
-def _merged(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def merged_intervals(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Intervals in order, those that touch or overlap made one."""
     merged: list[tuple[int, int]] = []
     for first, last in sorted(intervals):

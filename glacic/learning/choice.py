@@ -11,13 +11,15 @@ itself says otherwise. Refuses to look at rules: every packet is taken as one th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from difflib import get_close_matches
 from ipaddress import ip_network
 from typing import NamedTuple
 
-from glacic.config.model import DROP_FORWARD, DROP_INPUT, FIREWALL, Config, Identity, Network, Policy, Zone
+from glacic.config.model import DROP_FORWARD, DROP_INPUT, FIREWALL, Config, Identity, Policy, Zone
+from glacic.config.overlap import NetworkIndex
 from glacic.config.policies import LearningPolicy, identity_of, learning_policies
+from glacic.config.zones import Zones
 from glacic.errors import GlacicError
 from glacic.learning.flow import Why
 from glacic.learning.packet import Packet
@@ -25,7 +27,9 @@ from glacic.learning.packet import Packet
 Choose = Callable[[Packet], LearningPolicy | Why]
 
 # Multicast (RFC 5771, RFC 4291), and the limited broadcast (RFC 919): never forwarded by a router that is not told to.
-_TO_EVERYBODY = (ip_network("224.0.0.0/4"), ip_network("255.255.255.255/32"), ip_network("ff00::/8"))
+_TO_EVERYBODY: NetworkIndex[str] = NetworkIndex()
+for _network in ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8"):
+    _TO_EVERYBODY.add(ip_network(_network), _network)
 
 
 class Choice(NamedTuple):
@@ -62,8 +66,7 @@ class _ByNetworks:
         self._config = config
         self._learning = {(policy.name, policy.identity): policy for policy in learning}
         self._policies = {(policy.source, policy.destination): policy for policy in config.policies}
-        self._networks = tuple(_networks(config))
-        self._everybody = tuple(_matchable(network) for network in _TO_EVERYBODY)
+        self._zones = Zones(config.zones)
         self._elsewhere = tuple(zone for zone in config.zones if not zone.networks)
 
     def choose(self, packet: Packet) -> LearningPolicy | Why:
@@ -79,15 +82,15 @@ class _ByNetworks:
         return found or (Why.OUTSIDE if zone.external else Why.NOT_LEARNING)
 
     def _zone_of_source(self, source: bytes) -> Zone | None:
-        zone = self._zone(source)
+        zone = self._zones.by_address(source)
         if zone is not None:
             return zone
         return self._elsewhere[0] if len(self._elsewhere) == 1 else None
 
     def _policy(self, zone: Zone, destination: bytes) -> tuple[Policy | None, str]:
         """The policy from `zone` to this address, and the reserved one in whose place it stands."""
-        to = self._zone(destination)
-        if to is None and not any(_contains(network, destination) for network in self._everybody):
+        to = self._zones.by_address(destination)
+        if to is None and _TO_EVERYBODY.narrowest(destination) is None:
             return self._policy_to_elsewhere(zone), DROP_FORWARD
         if to is not None and to is not zone:
             return self._policies.get((zone.name, to.name)), DROP_FORWARD
@@ -101,28 +104,6 @@ class _ByNetworks:
         ]
         names = {name for name, _ in self._learning}
         return next((policy for policy in candidates if policy.name in names), candidates[0] if candidates else None)
-
-    def _zone(self, address: bytes) -> Zone | None:
-        return next((zone for zone, network in self._networks if _contains(network, address)), None)
-
-
-_Matchable = tuple[int, int, int]  # length of the address in bytes, mask, network
-
-
-def _networks(config: Config) -> Iterator[tuple[Zone, _Matchable]]:
-    """Every zone's networks, in the order in which they are tried."""
-    pairs = [(zone, network) for zone in config.zones for network in zone.networks]
-    for zone, network in sorted(pairs, key=lambda pair: (-pair[1].prefixlen, not pair[0].interfaces)):
-        yield zone, _matchable(network)
-
-
-def _matchable(network: Network) -> _Matchable:
-    return network.max_prefixlen // 8, int(network.netmask), int(network.network_address)
-
-
-def _contains(network: _Matchable, address: bytes) -> bool:
-    length, mask, number = network
-    return len(address) == length and int.from_bytes(address, "big") & mask == number
 
 
 def _named(config: Config, learning: tuple[LearningPolicy, ...], name: str) -> LearningPolicy:

@@ -129,7 +129,9 @@ def test_a_connection_is_read_with_what_names_it() -> None:
     identity, zone = attribute(12, b"\1\2\3\4"), attribute(18, b"\0\5")
     body = generic(2) + original + reply + attribute(8, struct.pack("!I", 0x00C00001)) + identity + zone
     read = netlink.connection(body)
-    assert read == Connection(2, 6, CLIENT, SERVER, 80, None, 0x00C00001, original + identity + zone)
+    assert read == Connection(2, 6, CLIENT, SERVER, 80, None, 0x00C00001, original + identity + zone, 40000, False)
+    translated = attribute(3, struct.pack("!I", 0x18E | 1 << 5))
+    assert netlink.connection(body + translated) == read._replace(forwarded_port=True)
     assert netlink.conntrack_delete(read)[16:] == generic(2) + original + identity + zone
 
 

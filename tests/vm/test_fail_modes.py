@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +98,44 @@ def test_killed_under_traffic_the_service_leaves_what_fail_mode_says(lab: Home, 
         assert [flow["state"] for flow in glacic.flows(source=LAPTOP_MAC, protocol="tcp", port=LEARNED)] == ["allowed"]
         assert glacic.flows(port=NEW) == []  # what a fail mode let in is not learned
         assert (fail_open(glacic) >= 2) if mode == "open" else (fail_open(glacic) == 0)
+
+
+@pytest.mark.parametrize("back", ["learning off", "allowed by now", "learning on", "fail_open_keep"])
+def test_what_a_fail_mode_let_in_ends_when_the_worker_is_back_unless_it_may_stay(
+    lab: Home, tmp_path: Path, back: str
+) -> None:
+    more = f'  fail_mode = "open"\n  fail_open_keep = {"true" if back == "fail_open_keep" else "false"}'
+    with running(lab, tmp_path, more) as glacic:
+        glacic.flows()  # what was learned is on disk
+        if back != "learning on":
+            glacic.call("learn.off")
+        glacic.kill()
+        if back == "allowed by now":
+            allow(tmp_path)
+        with lab.laptop.call(traffic.connect, SERVER, NEW, timeout_s=PATIENT_S) as connection:
+            assert traffic.answers(connection)
+            assert f"dport={NEW}" in let_in(lab)
+            glacic.start()
+            glacic.wait("settled", lambda: glacic.state() == "running")
+            ends, marked = back == "learning off", back in ("learning on", "fail_open_keep")
+            listed = glacic.call("connections")
+            assert listed["total"] == glacic.call("status")["fail_open_connections"] == (1 if marked else 0)
+            assert [row["port"] for row in listed["connections"]] == ([NEW] if marked else [])
+            assert (f"dport={NEW}" in let_in(lab)) is marked
+            connection.settimeout(SHORT_S if ends else PATIENT_S)
+            assert traffic.answers(connection) is not ends
+
+
+def let_in(lab: Home) -> str:
+    return lab.router.run(["conntrack", "-L", "-p", "tcp", "--mark", "0x800000/0x800000"]).stdout
+
+
+def allow(folder: Path) -> None:
+    """The new flow is in the database beside the learned one, and nobody runs who could tell the kernel."""
+    columns = "policy, source, protocol, destination, first_seen, last_seen, packets, origin"
+    with sqlite3.connect(next(folder.rglob("flows.db"))) as database:
+        where = f"FROM flow WHERE port = {LEARNED} AND protocol = 6"
+        database.execute(f"INSERT INTO flow (port, state, {columns}) SELECT {NEW}, 2, {columns} {where}")
 
 
 @pytest.mark.parametrize("full", ["closed", "open"])

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "say whether the service is running and in force"),
     "stats": ("stats", "show queues, cache, latency and flow counts"),
     "flows": ("flows", "list, show and decide learned flows"),
+    "connections": ("connections", "list the connections that a fail mode let in"),
     "learn": ("learn", "switch learning on or off"),
     "audit": ("audit", "show who changed which flow or ruleset, when, from where"),
     "replay": ("replay", "show what would be learned from a packet capture"),

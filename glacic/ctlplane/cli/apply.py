@@ -130,7 +130,7 @@ def _offline(arguments: argparse.Namespace, options: Options, config: Any, conte
         raise UsageError("a change is on trial: `glacic confirm` keeps it, `glacic rollback` takes it back")
     old = revisions.document(before.in_force)["script"] if before.in_force is not None else ""
     origin = Origin(who=me(), what="apply", source=via())
-    revision = offline.change_offline(config, contents, options.state_dir, origin, arguments.confirm)
+    revision = offline.change_offline(config, contents, options.state_dir, origin, arguments.confirm, arguments.force)
     after = revisions.standing()
     new = revisions.document(revision.number)["script"]
     return {

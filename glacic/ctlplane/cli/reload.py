@@ -26,4 +26,6 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         show_changes(result["changes"])
         counts = f"policies: {result['policies']}; that learn, DROP_INPUT and DROP_FORWARD among them"
         say(f"reloaded {result['config']}: {counts}: {result['learning_policies']}")
+        if result["connections_ended"]:
+            say(f"{result['connections_ended']} connection(s) ended that it refuses")
     return 0

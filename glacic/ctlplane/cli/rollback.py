@@ -37,7 +37,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         what = f"rollback to {arguments.number}" if arguments.number is not None else "rollback"
         origin = Origin(who=me(), what=what, source=via())
         with recorded(options, "rollback", number=arguments.number):
-            result = rollback_offline(options.state_dir, options.config, arguments.number, origin, arguments.confirm)
+            result = rollback_offline(
+                options.state_dir, options.config, arguments.number, origin, arguments.confirm, arguments.force
+            )
     if options.json:
         options.emit({key: result[key] for key in ("revision", "trial", "changes")})
         return 0

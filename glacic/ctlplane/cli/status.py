@@ -35,6 +35,8 @@ def run(_: argparse.Namespace, options: Options) -> int:
         waits = f", on trial for {trial['seconds_left']} s more: `glacic confirm` keeps it" if trial else ""
         say(f"  revision  {revision}{waits}")
         say(f"  worker    pid {status['worker_pid']}, started {status['worker_starts']} time(s)")
+        if status["fail_open_connections"]:
+            say(f"  let in    {status['fail_open_connections']} connection(s), by a fail mode: glacic connections")
         say(f"  since     {status['since']}")
         for change in status["drift"]:
             done = ", put right" if change["restored"] else ""
