@@ -241,7 +241,13 @@ class Changes:
         if asyncio.current_task() is not self._timer:
             self._stop_timer()
         service.audited("revert", {"revision": trial.number, "back_to": trial.back_to, "why": why})
-        return {**service.summary(), "revision": standing.in_force, "trial": None, "changes": []}
+        return {
+            **service.summary(),
+            "revision": standing.in_force,
+            "trial": None,
+            "changes": [],
+            "connections_ended": 0,
+        }
 
     async def _kept(self, origin: Origin, config: Config, contents: Mapping[str, bytes]) -> None:
         """It is in force: a history that cannot be written must not undo that."""

@@ -123,7 +123,8 @@ def rollback_offline(
         overrule(revisions, file, before)
     new = revisions.document(back_to)["script"] if back_to is not None else ""
     trial = trial_dict(revisions.standing().trial)
-    return {"revision": back_to, "trial": trial, "changes": as_rows(difference(old, new))}
+    changes = as_rows(difference(old, new))
+    return {"revision": back_to, "trial": trial, "changes": changes, "connections_ended": 0}
 
 
 def panic_offline(config: Config, state_dir: Path, *, on: bool) -> None:

@@ -15,6 +15,8 @@ from glacic.ctlplane.cli.options import Options, add_common, say
 from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.errors import GlacicError, Unreachable, UsageError
 
+ANSWERED = ("revision", "trial", "changes", "connections_ended")  # what a change of the ruleset is answered with
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`glacic apply`."""
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         with recorded(options, "apply", config=str(options.config.absolute())):
             result = _offline(arguments, options, config, recorder.contents)
     if options.json:
-        options.emit({"applied": True, "by": by, **{key: result[key] for key in ("revision", "trial", "changes")}})
+        options.emit({"applied": True, "by": by, **{key: result[key] for key in ANSWERED}})
         return 0
     show_changes(result["changes"])
     say(f"{options.config} is in force" + (" (no service runs: nothing new is learned)" if by == "command" else ""))
@@ -137,6 +139,7 @@ def _offline(arguments: argparse.Namespace, options: Options, config: Any, conte
         "revision": revision.number,
         "trial": trial_dict(after.trial),
         "changes": as_rows(difference(old, new)),
+        "connections_ended": 0,  # without a service they are left
     }
 
 
