@@ -107,3 +107,7 @@ nat "internet" {
   type          = "masquerade"
   out_interface = "wan0"
 }
+
+# What other files in conf.d/ beside this one say, as if it stood here; there may be none.
+
+include = "conf.d/*.hcl"

@@ -96,3 +96,7 @@ policy "firewall" "internet" {
 policy "firewall" "admins" {
   action = "accept"
 }
+
+# What other files in conf.d/ beside this one say, as if it stood here; there may be none.
+
+include = "conf.d/*.hcl"

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from glacic.config import values
 from glacic.config.decode_rules import address_element, decode_nat, decode_rule, port_element, text_element
+from glacic.config.include import INCLUDE
 from glacic.config.model import (
     DROP_FORWARD,
     DROP_INPUT,
@@ -58,7 +59,8 @@ SET_TYPE_ALIASES = {
 
 def decode(body: Body, source: Source, report: Report) -> Config:
     """The whole file. What could not be decoded is in `report`, and the result is then only good for further checks."""
-    reader = Reader(body, source.span(0, 0), report, "the file")
+    reader = Reader(body, source.span(0, 0), report, "the configuration")
+    reader.taken(INCLUDE)
     learning = [_rule_learning(block, report) for block in reader.only("rule_learning")]
     sets = tuple(found for block in reader.blocks("set") if (found := _set(block, report)))
     config = Config(

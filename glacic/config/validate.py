@@ -65,7 +65,7 @@ def _unique(blocks: Iterable[Zone | NamedSet | Nat | Rule], type_: str, report: 
     for block in blocks:
         span = block.spans[label_key(0)]
         if block.name in first:
-            advice = f"choose another name, or merge the two; the first is in line {first[block.name].line}"
+            advice = f"choose another name, or merge the two; the first is in {first[block.name].seen_from(span)}"
             report.error(span, f'a second {type_} "{block.name}"', advice)
         else:
             first[block.name] = span
@@ -120,7 +120,7 @@ def _tell_overlap(report: Report, first: Zone, later: Zone, span: Span, what: st
     if first.name == later.name:
         return  # told as a second zone of that name
     summary = f'zone "{later.name}" overlaps zone "{first.name}": both have {what}'
-    advice = f'a packet is of one zone only; zone "{first.name}" is in line {first.spans[HEADER].line}'
+    advice = f'a packet is of one zone only; zone "{first.name}" is in {first.spans[HEADER].seen_from(span)}'
     report.error(span, summary, advice)
 
 
@@ -135,13 +135,13 @@ def _policy_names(policies: Sequence[Policy], report: Report) -> None:
         span = policy.spans.get("name", policy.spans[HEADER])
         pair = (policy.source, policy.destination)
         if pair in pairs:
-            line = pairs[pair].spans[HEADER].line
+            place = pairs[pair].spans[HEADER].seen_from(span)
             summary = f'a second policy from "{pair[0]}" to "{pair[1]}"'
-            report.error(policy.spans[HEADER], summary, f"merge it into the one of line {line}")
+            report.error(policy.spans[HEADER], summary, f"merge it into the one of {place}")
         elif policy.name in named:
-            line = named[policy.name].spans[HEADER].line
+            place = named[policy.name].spans[HEADER].seen_from(span)
             summary = f'a second policy named "{policy.name}"'
-            report.error(span, summary, f"write another name; the first is in line {line}")
+            report.error(span, summary, f"write another name; the first is in {place}")
         elif "name" not in policy.spans:
             _default_name(policy, report)
         named.setdefault(policy.name, policy)

@@ -163,7 +163,7 @@ def _references(
             if kind is None or kind in check.report.broken or (named.type is SetType.PORT) == wants_ports:
                 continue
             holds, wanted = ("addresses", "ports") if wants_ports else ("ports", "addresses")
-            advice = f'its type in line {named.spans[HEADER].line} is "{named.type}"'
+            advice = f'its type in {named.spans[HEADER].seen_from(span)} is "{named.type}"'
             check.report.error(span, f'set "@{part.name}" holds {holds}, and {name} wants {wanted}', advice)
 
 
