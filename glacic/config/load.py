@@ -10,6 +10,7 @@ from pathlib import Path
 from glacic.config.decode import decode
 from glacic.config.files import DISK, NOTHING, Files
 from glacic.config.include import gather
+from glacic.config.lists import Lists
 from glacic.config.model import Config
 from glacic.config.reader import Report
 from glacic.config.source import ERROR, Diagnostic, Source, Span, in_order
@@ -56,7 +57,7 @@ def _examine(source: Source, texts: Texts) -> tuple[Config | None, tuple[Diagnos
     body, sources = gather(source, texts, report)
     if body is None:
         return None, in_order(report.diagnostics, sources)
-    config = decode(body, source, report)
+    config = decode(body, source, report, Lists(texts.files))
     validate(config, report)
     if not body.attributes and not body.blocks:
         advice = "an empty file would close the firewall for everyone: write at least one block"

@@ -27,6 +27,7 @@ from glacic.ctlplane import aftermath, audit, child, logs, sdnotify
 from glacic.ctlplane.audit import AuditTrail
 from glacic.ctlplane.changes import Changes, Wish
 from glacic.ctlplane.handlers import Handlers
+from glacic.ctlplane.inforce import InForce
 from glacic.ctlplane.integrity import Integrity
 from glacic.ctlplane.offline import boot_script_of, numbers_of, stored_policies
 from glacic.ctlplane.revisions import Origin, Revisions
@@ -76,6 +77,7 @@ class Service:
         self.config = config  # in force, or to be put in force by the next worker
         self.state_dir = state_dir
         self.nft = nft
+        self.table = InForce(nft)
         self.applies = apply_ruleset
         self.applied = False
         self.state = "starting"
@@ -164,6 +166,7 @@ class Service:
         learning = {policy.name for policy in self.settings.policies} if self.settings is not None else set()
         return {
             "config": str(self.config.path),
+            "replaced": self.table.replaced,
             "policies": len(self.config.policies),
             "learning_policies": len(learning),
         }
@@ -250,7 +253,7 @@ class Service:
                 await self.worker.call("prepare", settings=to_message(settings), save_numbers=self.applies)
             )
             if self.applies:
-                await asyncio.to_thread(apply, self.nft, self._ruleset(config, policies, shapes))
+                await asyncio.to_thread(self.table.put, self._ruleset(config, policies, shapes))
         except Exception:
             await self._finish("abort")  # what was wrong is raised
             raise

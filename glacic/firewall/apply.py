@@ -3,6 +3,7 @@
     check     the kernel looks at the script, and nothing changes
     prepare   a table is there, so that learned sets can be made and filled before any chain meets a packet
     apply     the chains, and with them the hooks; what was learned stays, with its counters
+    refill    the elements of named sets alone; rules stay, with their handles and counters
     unload    the table is gone
 
 Checking, taking a snapshot and rolling back are the kernel's: a transaction of nf_tables is in force as a whole, from
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from glacic.firewall.claims import FAMILY, TABLE
 from glacic.firewall.nft import Nft
-from glacic.firewall.render import render, render_live
+from glacic.firewall.render import render, render_elements, render_live
 from glacic.firewall.ruleset import Ruleset
 
 
@@ -36,6 +37,15 @@ def apply(nft: Nft, ruleset: Ruleset) -> None:
     """
     present = nft.inventory()
     nft.run(render(ruleset) if present is None else render_live(ruleset, present))
+
+
+def refill(nft: Nft, before: Ruleset, after: Ruleset) -> bool:
+    """Put `after` in force where only elements of named sets tell it from `before`, which is in force. False, and
+    nothing is done, where there is more to do, or nothing. Raises KernelRefused; then nothing has changed."""
+    script = render_elements(before, after)
+    if script:
+        nft.run(script)
+    return bool(script)
 
 
 def unload(nft: Nft) -> bool:
