@@ -6,7 +6,7 @@ BIN := .venv/bin
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check bench bench-quick vm lock clean
+.PHONY: help setup demo test lint check bench bench-quick fuzz vm lock clean
 
 help: ## this text
 	@echo 'make TARGET, where TARGET is one of:'
@@ -37,6 +37,11 @@ bench: setup ## measure everything beside what people use today, into docs/bench
 
 bench-quick: setup ## a minute's worth of it: fails where something has become twice as slow as it should be
 	@$(BIN)/python bench/main.py --quick
+
+fuzz: setup ## try inputs on whatever reads bytes from outside, SECONDS=60 for each target; TARGETS="hcl" for some
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements-fuzz.txt || \
+	    echo 'atheris cannot be installed here: inputs are made by chance' >&2
+	@$(BIN)/python fuzz/main.py --seconds $(or $(SECONDS),60) $(if $(RECORD),--record) $(TARGETS)
 
 vm: setup ## fetch the virtual machine's kernel; with CMD="uname -a" run that in it
 	@$(BIN)/python -P -m glacic.lab.vm -- $(CMD)
