@@ -77,6 +77,18 @@ def _findings(folder: Path) -> list[str]:
     return sorted(str(path) for kind in kinds for path in folder.glob(kind))
 
 
+def keep(results: Sequence[Result]) -> list[Result]:
+    """Write the results into build/fuzz/results.json, beside what other targets came to earlier; all of them."""
+    path = BUILD / "results.json"
+    earlier = json.loads(path.read_text()) if path.exists() else []
+    known = {row["target"]: Result(**{**row, "findings": tuple(row["findings"])}) for row in earlier}
+    known |= {one.target: one for one in results}
+    found = [known[target.name] for target in TARGETS if target.name in known]
+    BUILD.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
+    return found
+
+
 def table(results: Sequence[Result]) -> str:
     """The results as a table of docs/fuzzing.md."""
     rows = ["| target | what must hold | seconds | inputs tried | findings |", "|---|---|---|---|---|"]
@@ -125,10 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for path in one.findings:
             print(f"           {path}")
-    BUILD.mkdir(parents=True, exist_ok=True)
-    (BUILD / "results.json").write_text(json.dumps([asdict(one) for one in results], indent=2) + "\n")
+    known = keep(results)
     if options.record:
-        record(results, datetime.now(UTC).date().isoformat())
+        record(known, datetime.now(UTC).date().isoformat())
     return 1 if any(one.findings for one in results) else 0
 
 

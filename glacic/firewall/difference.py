@@ -18,6 +18,8 @@ CHANGED = "changed"
 
 _PART = re.compile(r"^\t(chain|set|counter|map|flowtable) (\S+) \{")
 _CONTEXT = 2  # unchanged lines around a change
+_ELEMENTS = "elements = {"
+_ELEMENTS_MAX = 40  # of one set that are shown; a list may have a hundred thousand, and a person reads none of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ def difference(old: str, new: str) -> tuple[PartChange, ...]:
         was, becomes = before.get(key), after.get(key)
         if was != becomes:
             change = ADDED if was is None else REMOVED if becomes is None else CHANGED
-            found.append(PartChange(*key, change, tuple(_lines(was or [], becomes or []))))
+            compare = _set_lines if key[0] == "set" and was and becomes else _lines
+            found.append(PartChange(*key, change, _bounded(compare(was or [], becomes or []), key[0])))
     return tuple(found)
 
 
@@ -72,3 +75,27 @@ def _lines(was: list[str], becomes: list[str]) -> Iterator[str]:
     for number, line in enumerate(difflib.unified_diff(was, becomes, lineterm="", n=_CONTEXT)):
         if number >= 2:
             yield "@@" if line.startswith("@@") else line
+
+
+def _set_lines(was: list[str], becomes: list[str]) -> Iterator[str]:
+    """Of the same set: element by element, since one more of them moves all that stand behind it to other lines."""
+    (frame_was, before), (frame_becomes, after) = _elements(was), _elements(becomes)
+    yield from _lines(frame_was, frame_becomes)
+    yield "@@"
+    there, stay = set(before), set(after)
+    yield from (f"-{element}" for element in before if element not in stay)
+    yield from (f"+{element}" for element in after if element not in there)
+
+
+def _elements(lines: list[str]) -> tuple[list[str], list[str]]:
+    """The lines of a set without its elements, and these."""
+    at = next((at for at, line in enumerate(lines) if line.startswith(_ELEMENTS)), len(lines))
+    text = " ".join(line.strip() for line in lines[at:]).removeprefix(_ELEMENTS).removesuffix("}")
+    return lines[:at], [element.strip() for element in text.split(",") if element.strip()]
+
+
+def _bounded(lines: Iterator[str], kind: str) -> tuple[str, ...]:
+    """All lines; of a set the first ones, and how many more there are."""
+    found = tuple(lines)
+    more = len(found) - _ELEMENTS_MAX
+    return (*found[:_ELEMENTS_MAX], f"@@ and {more} more") if kind == "set" and more > 0 else found

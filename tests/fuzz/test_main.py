@@ -31,6 +31,12 @@ def test_a_run_counts_its_inputs(build: Path, capsys: pytest.CaptureFixture[str]
     assert "0 findings" in capsys.readouterr().out
 
 
+def test_what_other_targets_came_to_is_kept(build: Path) -> None:
+    assert command.keep(RESULTS) == RESULTS
+    again = [command.Result("hcl", "this too", "chance", 5, 7, ())]
+    assert command.keep(again) == [RESULTS[0], again[0]]
+
+
 def test_a_process_that_dies_is_a_finding(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = command.Target("nothing", "nowhere", "")
     (result,) = [command.fuzz(broken, 1)]

@@ -8,6 +8,7 @@ import pytest
 
 from fuzz.mutation import inputs
 from fuzz.targets import TARGETS, Target
+from glacic import native
 from glacic.config.model import PortRange
 from glacic.errors import KernelRefused
 
@@ -27,6 +28,10 @@ def test_no_input_breaks_a_promise(target: Target) -> None:
                 check(data)
             except Exception as error:
                 pytest.fail(f"{data!r}: {error!r}")
+
+
+def test_there_is_a_compiled_decoder_to_compare() -> None:
+    assert native.road is not None, "make setup builds it into the wheel, tools/native into the source tree"
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=NAMES)
