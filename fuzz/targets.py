@@ -56,6 +56,7 @@ TARGETS = (
     Target("messages", "messages", "netlink: read or left out; short ways agree with long ones; there and back", 2048),
     Target("control", "control", "any request is answered in words, and another client is served meanwhile"),
     Target("hcl", "configuration", "a ruleset that a kernel takes, with no text outside quotes; or located mistakes"),
+    Target("generated", "generated", "the same of configurations that are mostly right, made by rows of choices", 256),
     Target("lists", "configuration", "elements as the configuration would read them, or located mistakes", 1024),
     Target("capture", "captures", "read as far as it goes, the same through any buffer", 8192),
 )
