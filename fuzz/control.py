@@ -1,19 +1,21 @@
-"""Fuzz target: a client of the control socket that sends anything. Server and handlers are the service's own, over a
-store with a few flows; only the worker is none, and what it is asked is answered with nothing."""
+"""Fuzz target: a client of the control socket that sends anything. Server, handlers and audit trail are the service's
+own, over a store with a few flows; only the worker is none, and what it is asked is answered with nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 from fuzz.targets import Check
-from glacic.ctlplane import protocol
+from glacic.ctlplane import logs, protocol
+from glacic.ctlplane import server as module
+from glacic.ctlplane.audit import AuditTrail
 from glacic.ctlplane.handlers import Handlers
 from glacic.ctlplane.server import Server
 from glacic.ctlplane.service import Service
@@ -22,8 +24,9 @@ from glacic.learning.cache import Batch, Written
 from glacic.learning.flow import FlowKey, FlowState
 from glacic.learning.store import Store
 
-# What can be answered without a kernel. `reload` and `stats` pass nothing on that a client says.
-REQUESTS = ("flows.list", "flows.show", "flows.set", "learn.status", "learn.on", "learn.off")
+# What can be answered without a kernel and a revision.
+REQUESTS = ("flows.list", "flows.show", "flows.set", "learn.status", "learn.on", "learn.off", "audit")
+UNPACED = (1e9, 1e9)  # requests per second, and at once: here more of them are wanted
 _OTHER = b'{"do":"learn.status"}\n'
 ANSWER_S = 20.0
 
@@ -37,11 +40,21 @@ class _Worker:
         return {}
 
 
+class _Silent:
+    """Takes what would be logged: a line for each change, a thousand times a second."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
 class _Service:
     """As much of a service as these requests see."""
 
-    def __init__(self, store: Store) -> None:
-        self.store, self.worker = store, _Worker()
+    def __init__(self, store: Store, trail: AuditTrail) -> None:
+        self.store, self.trail, self.worker = store, trail, _Worker()
 
     async def change(self, do: str, **args: Any) -> dict[str, Any]:
         return await self.worker.call(do, **args)
@@ -54,10 +67,15 @@ def control() -> Iterator[Check]:
         source = bytes.fromhex("020000000010")
         keys = [FlowKey("lan_wan", source, 6, port) for port in (22, 443)]
         store.write(Batch(added=[Written(key, FlowState.ALLOWED, 1, 1, 0, "tofu") for key in keys]))
-        table = Handlers(cast(Service, _Service(store))).table()
-        server = Server(Path(folder, "unused.sock"), {name: table[name] for name in REQUESTS})
-        with asyncio.Runner() as runner:
-            yield lambda data: _check(runner.run(asyncio.wait_for(_talk(server, data), ANSWER_S)))
+        trail, path = AuditTrail(Path(folder, "audit.log")), Path(folder, "socket")
+        table = Handlers(cast(Service, _Service(store, trail))).table()
+        requests = {name: table[name] for name in REQUESTS}
+        unpaced, silent = mock.patch.object(module, "REQUESTS", UNPACED), mock.patch.object(logs, "logger", _Silent)
+        with unpaced, silent, asyncio.Runner() as runner:
+            server = Server(path, requests, trail)
+            runner.run(server.start())
+            yield lambda data: _check(runner.run(asyncio.wait_for(_talk(path, data), ANSWER_S)))
+            runner.run(server.close())
 
 
 def _check(answers: list[bytes]) -> None:
@@ -72,27 +90,18 @@ def _check(answers: list[bytes]) -> None:
             assert str(error)
 
 
-async def _talk(server: Server, data: bytes) -> list[bytes]:
-    """The answers to `data`; meanwhile another client has to be answered, too."""
-    answers, others = await asyncio.gather(_client(server, data), _client(server, _OTHER))
+async def _talk(path: Path, data: bytes) -> list[bytes]:
+    """The answers to `data`, one for each line; meanwhile another client has to be answered, too."""
+    answers, others = await asyncio.gather(_client(path, data), _client(path, _OTHER))
     assert others == [b'{"ok":true,"result":{}}\n'], others
-    lines = data.split(b"\n")
-    asked = len(lines) - (lines[-1] == b"")
-    assert len(answers) == asked or any(len(line) >= protocol.MAX_REQUEST for line in lines), (asked, answers)
+    assert len(answers) == data.count(b"\n"), answers
     return answers
 
 
-async def _client(server: Server, data: bytes) -> list[bytes]:
-    ours, theirs = socket.socketpair()
-    reader, writer = await asyncio.open_unix_connection(sock=ours)
-    served = asyncio.ensure_future(server._serve(*await _streams(theirs)))
+async def _client(path: Path, data: bytes) -> list[bytes]:
+    reader, writer = await asyncio.open_unix_connection(path)
     writer.write(data)
     writer.write_eof()
     received = await reader.read()
-    await served
     writer.close()
     return received.splitlines(keepends=True)
-
-
-async def _streams(sock: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_unix_connection(sock=sock, limit=protocol.MAX_REQUEST)

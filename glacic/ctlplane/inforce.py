@@ -63,9 +63,10 @@ class InForce:
         self._ruleset: Ruleset | None = None
         self._left: Footprint = None
 
-    def put(self, ruleset: Ruleset) -> None:
-        """Put a ruleset in force. Raises KernelRefused; then what is in force is what it was."""
-        before = self._ruleset
+    def put(self, ruleset: Ruleset, *, whole: bool = False) -> None:
+        """Put a ruleset in force, `whole` also where elements would be enough. Raises KernelRefused; then what is in
+        force is what it was."""
+        before = None if whole else self._ruleset
         intact = before is not None and self._left is not None and self._take() == self._left
         if before is not None and intact and refill(self._nft, before, ruleset):
             self._ruleset, self.replaced = ruleset, "elements"

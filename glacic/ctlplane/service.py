@@ -253,7 +253,8 @@ class Service:
                 await self.worker.call("prepare", settings=to_message(settings), save_numbers=self.applies)
             )
             if self.applies:
-                await asyncio.to_thread(self.table.put, self._ruleset(config, policies, shapes))
+                whole = bool(self.integrity.reason)  # then there is more to put right than what the files say
+                await asyncio.to_thread(self.table.put, self._ruleset(config, policies, shapes), whole=whole)
         except Exception:
             await self._finish("abort")  # what was wrong is raised
             raise

@@ -42,6 +42,8 @@ def test_where_only_elements_change_no_rule_does() -> None:
     assert nft.scripts[2] == "flush set inet glacic s\n"
     in_force.put(ruleset())
     assert in_force.replaced == "ruleset"  # nothing has changed: whoever reloads then wants things put right
+    in_force.put(ruleset("10.0.0.3"), whole=True)
+    assert in_force.replaced == "ruleset"
     in_force.put(ruleset("10.0.0.3", rule="ip saddr @s accept"))
     assert in_force.replaced == "ruleset"
 

@@ -105,6 +105,17 @@ def test_a_rule_that_somebody_removed_comes_back_with_the_next_list(lab: Home, g
     assert (passes(lab, LAPTOP), passes(lab, CAMERA)) == (True, True)
 
 
+def test_an_element_that_somebody_added_elsewhere_goes_with_the_next_list(lab: Home, glacic: Glacic) -> None:
+    glacic.configure(CONFIG + 'set "other" {\n  type = "ipv4"\n}\n')
+    glacic.call("reload")
+    lab.router.run(["nft", "add", "element", "inet", "glacic", "addresses_other", "{ 10.9.9.9 }"])
+    glacic.wait("noticing it", lambda: glacic.state() == "degraded")
+    friends(glacic.config.parent, LAPTOP, CAMERA)
+    assert glacic.json("reload")["replaced"] == "ruleset"
+    assert "10.9.9.9" not in lab.router.run(["nft", "list", "table", "inet", "glacic"]).stdout
+    glacic.wait("content again", lambda: glacic.state() == "running")
+
+
 def test_no_connection_is_lost_while_a_long_list_is_renewed(lab: Home, glacic: Glacic) -> None:
     """The laptop is in every list, and each of its connections is a new one, so each asks the set."""
     results: list[traffic.Result] = []
