@@ -18,7 +18,7 @@ from glacic.ctlplane.messages import pack_key
 from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.ctlplane.revisions import Origin
 from glacic.ctlplane.rights import CHANGE, READ, Request
-from glacic.errors import GlacicError, UnknownFlow, UsageError
+from glacic.errors import GlacicError, StoreDamaged, UnknownFlow, UsageError
 from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
 from glacic.learning.store import FlowFilter, Store
 from glacic.learning.text import (
@@ -88,6 +88,7 @@ class Handlers:
         return {
             "state": state,
             "reason": reason,
+            "notes": list(service.rescue.notes),
             "config": str(service.config.path.absolute()),
             "applies": service.applies,
             "applied": service.applied,
@@ -263,7 +264,12 @@ class Handlers:
         store = self._service.store
         if store is None:
             raise GlacicError("the service is still starting; try again")
-        return await asyncio.to_thread(question, store)
+        try:
+            return await asyncio.to_thread(question, store)
+        except StoreDamaged:
+            self._service.rescue.doubt()
+            self._ending = asyncio.ensure_future(self._service.worker.stop())  # and the next one finds it recovered
+            raise
 
 
 def transition_dict(transition: Transition) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from glacic.ctlplane.changes import Changes, Wish
 from glacic.ctlplane.handlers import Handlers
 from glacic.ctlplane.integrity import Integrity
 from glacic.ctlplane.offline import boot_script_of, numbers_of, stored_policies
+from glacic.ctlplane.rescue import Rescue, follow
 from glacic.ctlplane.revisions import Origin, Revisions
 from glacic.ctlplane.server import Server, make_way
 from glacic.ctlplane.settings import Settings, settings_of, to_message
@@ -86,6 +87,7 @@ class Service:
         self.settings: Settings | None = None
         self.store: Store | None = None
         self.let_in = aftermath.Count()
+        self.rescue = Rescue(nft)
         self.changing = asyncio.Lock()
         self._choice = choice or Choice(config, {})
         self.changes = Changes(self, Revisions(state_dir), note=self._choice.note)
@@ -175,6 +177,7 @@ class Service:
 
     async def _start(self) -> None:
         async with self.changing:
+            await self._rescue_database()
             found = await asyncio.to_thread(self.nft.inventory) if self.applies else None
             if self.applies:
                 self.integrity.start()
@@ -230,6 +233,10 @@ class Service:
         self._set_state("degraded", f"closed for everything new: the configuration is broken: {broken}")
         _log.error("the configuration is broken; what was in force before is, closed for everything new", error=broken)
 
+    async def _rescue_database(self) -> None:
+        """No worker has it open now."""
+        await asyncio.to_thread(self.rescue.check, self.config, self.state_dir)
+
     async def _start_worker(self) -> None:
         self.worker = child.Worker()
         await self.worker.start()
@@ -257,8 +264,7 @@ class Service:
         self.worker.learning = await self._finish("commit")
         self.applied = self.applies
         self.config, self.settings, self._shapes = config, settings, shapes
-        if self.store is None:
-            self.store = Store.open(Path(settings.database), read_only=True)
+        self.store = follow(self.store, Path(settings.database))
         await self.integrity.in_force()
 
     def _ruleset(
@@ -302,6 +308,7 @@ class Service:
             await self._sound.wait()
             born = loop.time()
             status = await self.worker.wait()
+            self.rescue.worker_ended(status)
             if loop.time() - born >= LASTED_S:
                 short_lived = 0
             if self.state == "running":  # else it says why there is no new one
@@ -317,6 +324,7 @@ class Service:
             try:
                 await self.worker.close()
                 self.settings_before, self.settings = self.settings, None
+                await self._rescue_database()
                 await self._start_worker()
                 await self._put_in_force(self.config)
             except GlacicError as error:

@@ -180,6 +180,14 @@ class Workshop:
             return "" if parts is None else parts.writer.trouble
         return "the kernel does not take what is learned; see the service's log"
 
+    def damaged(self) -> bool:
+        """Whether the database has been found damaged. What was learned is in the kernel then, where it can be."""
+        parts = self._parts
+        if parts is None or not parts.store.damage:
+            return False
+        parts.mapper.flush(SETTLE_S)
+        return True
+
     def dead_threads(self) -> list[str]:
         """The threads that should run and do not."""
         return self._parts.dead_threads() if self._parts is not None else []

@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import ClauseElement
 
-from glacic.errors import StoreError
+from glacic.errors import StoreDamaged, StoreError
 from glacic.learning.schema import APPLICATION_ID, MIGRATIONS, VERSION
 from glacic.learning.statements import ROWS, Many
 
@@ -62,11 +62,18 @@ class Database:
         self._all: list[sqlite3.Connection] = []
         self._all_lock = threading.Lock()
         self._closed = False
+        self.damage = ""  # what SQLite said when it met a damaged page
         try:
             self._prepare()
+            self._file = self._identity()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another file has taken this one's place."""
+        return self._identity() != self._file
 
     def connection(self) -> sqlite3.Connection:
         """This thread's own connection."""
@@ -116,6 +123,13 @@ class Database:
             while self._all:
                 self._all.pop().close()
 
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
     def _connect(self) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
         wait_s = READ_ONLY_WAIT_S if self.read_only else READ_WAIT_S
@@ -146,9 +160,7 @@ class Database:
             self._check(self._version())
             return
         try:
-            os.close(
-                os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            )  # who talks to whom is nobody's business
+            make_private(self.path)
         except OSError as error:
             raise StoreError(f"the flow database {self.path} cannot be opened: {error.strerror}") from error
         version = self._version()
@@ -208,10 +220,40 @@ class Database:
             "database is locked": "; another program holds it",
             "database or disk is full": "; make room on its file system",
             "attempt to write a readonly database": "; the service must be allowed to write it and its directory",
-            "file is not a database": "; move it away to begin anew",
-            "database disk image is malformed": "; the file is damaged, restore it or move it away to begin anew",
         }.get(str(error), "")
+        if is_damage(error):
+            self.damage = str(error)
+            return StoreDamaged(
+                f"the flow database {self.path} {what}: {error}; the service sets a damaged one aside when it starts,"
+                " and recovers what it can; or move it away to begin anew"
+            )
         return StoreError(f"the flow database {self.path} {what}: {error}{advice}")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file is damaged, or is none of its own."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def make_private(path: Path) -> None:
+    """Make the file where there is none: who talks to whom is nobody's business. Raises OSError.
+
+    What root makes in a directory of another user is that user's: the service that runs as it has to write it. SQLite
+    does the same with the files beside it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        give_to_owner(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_to_owner(path: Path, descriptor: int) -> None:
+    """A file of root's becomes its directory's owner's, where this process is root's. Raises OSError."""
+    folder = path.parent.stat()
+    if os.geteuid() == 0 and folder.st_uid != 0 and os.fstat(descriptor).st_uid == 0:
+        os.fchown(descriptor, folder.st_uid, folder.st_gid)
 
 
 def _run(connection: sqlite3.Connection, sql: str | Many, rows: Iterable[Sequence[Any]]) -> None:
