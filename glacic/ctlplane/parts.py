@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +27,7 @@ from glacic.ctlplane.readers import Readers
 from glacic.ctlplane.reading import Holder, Rules
 from glacic.ctlplane.settings import Settings
 from glacic.ctlplane.upkeep import Upkeep
-from glacic.errors import GlacicError, KernelRefused
+from glacic.errors import GlacicError, KernelRefused, StoreError
 from glacic.firewall.learned import LearnedSets, Reconciled
 from glacic.firewall.nft import Libnftables
 from glacic.learning.cache import FlowCache
@@ -50,15 +51,16 @@ class Parts:
     def __init__(self, settings: Settings) -> None:
         self.store = Store.open(Path(settings.database))
         self.cache: FlowCache = open_cache(self.store, settings.cache_size)
-        self.writer = Writer(self.store, self.cache, on_trouble=_say_trouble)
+        self.writer = Writer(self.store, self.cache, on_trouble=_say_trouble, on_commit=self._on_commit)
         self.kernel = KernelSets()
         self.sets = LearnedSets(Libnftables(), self.kernel, settings.policies)
         self.mapper = Mapper(self.sets, self._refill)
         self.journal = Journal()
         self.news = Bulletin(
             lambda transition: self.mapper.put(transition.key, transition.after),
-            lambda _: self.writer.hasten(),
             self.journal.put,
+            hasten=self.writer.hasten,
+            commit=self.writer.commit,
         )
         self.upkeep = Upkeep(self._count, self._expire, self._check)
         self.policies: tuple[LearningPolicy, ...] = ()
@@ -102,10 +104,12 @@ class Parts:
             readers = Readers(self._holder)
             for thread in (self.mapper, self.journal, self.upkeep):
                 thread.start()
+            self._set_durable(settings.durable)
             self._readers = readers  # from here on a thread that does not run is one that has ended
             readers.open(settings)  # before the sets: where another service listens, they are that one's
         self._learn_sets(settings, known, first=first)
         self._holder.rules = self._rules(settings)
+        self._set_durable(settings.durable)
         self.cache.resize(settings.cache_size)
         self.settings = settings
         self.readers.open(settings)
@@ -157,7 +161,8 @@ class Parts:
         if self._readers is not None:
             self._readers.close()
             self.upkeep.stop(MAP_S)
-            self.news.tell()
+            with suppress(StoreError):
+                self.flush()
             self.mapper.stop(MAP_S)
             self.journal.stop(MAP_S)
         try:
@@ -199,6 +204,14 @@ class Parts:
             raise KernelRefused("the kernel's learned sets cannot be changed now; see the service's log")
         if done[0] is not None:
             raise done[0]
+
+    def _on_commit(self, transitions: int) -> None:
+        self.news.committed(transitions)
+
+    def _set_durable(self, durable: bool) -> None:
+        self.store.set_durable(durable)
+        self.cache.durable = self.news.durable = durable
+        self.news.tell()
 
     def _rules(self, settings: Settings) -> Rules:
         engine = Engine(

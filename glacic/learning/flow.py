@@ -68,11 +68,13 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict and its reason. `learned`: this packet's flow has just become allowed."""
+    """A verdict and its reason. `learned`: this packet's flow has just become allowed. `waits`: not to be given before
+    what it rests on is committed (`durable`)."""
 
     verdict: Verdict
     why: Why
     learned: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,6 +117,10 @@ class Store:
         """The database file."""
         return self._database.path
 
+    def set_durable(self, durable: bool) -> None:
+        """Whether what is committed from now on is on disk when write() returns; else a power cut may undo it."""
+        self._database.durable = durable
+
     @property
     def replaced(self) -> bool:
         """Whether another file has taken the place of the one that was opened."""
