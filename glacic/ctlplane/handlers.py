@@ -72,6 +72,8 @@ class Handlers:
             "learn.off": Request(CHANGE, self.learn_off),
             "audit": Request(READ, self.audit_list, heavy=True),
             "connections": Request(READ, self.connections, heavy=True),
+            "database": Request(READ, self.database),
+            "restore": Request(CHANGE, self.restore),
         }
 
     async def status(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
@@ -230,6 +232,14 @@ class Handlers:
             verify=args.get("verify") is True,
         )
         return audit.report(*await asyncio.to_thread(question))
+    async def database(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
+        """Where the flow database is; what was just learned is in it."""
+        await self._sync()
+        return {"path": str(self._service.restoring.database())}
+
+    async def restore(self, _args: dict[str, Any], who: str) -> dict[str, Any]:
+        """Answers when the prepared database is in force, in the kernel too."""
+        return await self._service.restoring.run(who)
 
     async def _sync(self) -> None:
         """What was just learned, and what the kernel counted; without a worker, what the database has."""

@@ -30,6 +30,7 @@ from glacic.ctlplane.handlers import Handlers
 from glacic.ctlplane.integrity import Integrity
 from glacic.ctlplane.offline import boot_script_of, numbers_of, stored_policies
 from glacic.ctlplane.rescue import Rescue, follow
+from glacic.ctlplane.restoring import RESTORING, Restoring
 from glacic.ctlplane.revisions import Origin, Revisions
 from glacic.ctlplane.server import Server, make_way
 from glacic.ctlplane.settings import Settings, settings_of, to_message
@@ -88,6 +89,7 @@ class Service:
         self.store: Store | None = None
         self.let_in = aftermath.Count()
         self.rescue = Rescue(nft)
+        self.restoring = Restoring(self)
         self.changing = asyncio.Lock()
         self._choice = choice or Choice(config, {})
         self.changes = Changes(self, Revisions(state_dir), note=self._choice.note)
@@ -169,6 +171,13 @@ class Service:
             "policies": len(self.config.policies),
             "learning_policies": len(learning),
         }
+
+    def begin_restoring(self) -> None:
+        """Whoever holds `changing` ends the worker now; the next one makes the service what it was. Raises GlacicError.
+        """
+        if not self._sound.is_set() or self.state not in ("running", "degraded"):
+            raise GlacicError(f"the service has no worker ({self.state}): mend that, or stop it, and restore then")
+        self._set_state(RESTORING)
 
     def audited(self, action: str, args: dict[str, Any]) -> None:
         """The service did something by itself that people will ask about."""

@@ -3,7 +3,7 @@
     set_aside   the database goes by another name, with its log; nothing is deleted but the oldest of many such
     set_aside_log   only the log is kept by another name, and the database goes on with what it can read of it
     put_there   a finished file takes the place of a database that was set aside
-    finish      a file without a log is on disk, private, and its directory's owner's
+    finish      a file without a log is on disk, and private
 
 A log must never meet a file that it does not belong to: SQLite would write its pages into that one. So the log goes
 first, and the new file comes last, in one step (rename(2)). Refuses to look inside.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from glacic.errors import StoreError
-from glacic.learning.database import Database, give_to_owner, make_private
+from glacic.learning.database import Database, make_private
 
 KEPT = 3  # of each kind; each is as large as the database
 
@@ -95,13 +95,12 @@ def put_there(finished_file: Path, path: Path) -> None:
 
 
 def finish(path: Path) -> None:
-    """Have a closed database without a log on disk, private and its directory's owner's. Raises StoreError."""
+    """Have a closed database without a log on disk, and private. Raises StoreError."""
 
     def sync() -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             os.fchmod(descriptor, 0o600)
-            give_to_owner(path, descriptor)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -50,9 +50,9 @@ class Road:
         self.cache: FlowCache = open_cache(self.store, 100)
         self.cache.durable = durable
         self.told: list[Transition] = []
-        self.news = Bulletin(self.told.append, hasten=lambda: self.writer.hasten(), commit=lambda: self.writer.commit())
+        self.writer = Writer(self.store, self.cache, on_commit=self.committed)
+        self.news = Bulletin(self.told.append, hasten=self.writer.hasten, commit=self.writer.commit)
         self.news.durable = durable
-        self.writer = Writer(self.store, self.cache, on_commit=self.news.committed)
         self.engine = Engine(
             (LAN,),
             store=self.store,
@@ -62,6 +62,9 @@ class Road:
             on_change=self.news.put,
         )
         self.writer.start()
+
+    def committed(self, number: int) -> None:
+        self.news.committed(number)
 
     def verdict(self, port: int) -> Verdict:
         decision = self.engine.decide(packet(port), LAN, MAC, time.time_ns())
