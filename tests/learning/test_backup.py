@@ -1,4 +1,4 @@
-"""A backup is the database of one moment, whoever writes meanwhile; a restore trusts nothing, and keeps what was there."""
+"""A backup is the database of one moment, whoever writes meanwhile; a restore trusts nothing, and keeps what was."""
 
 from __future__ import annotations
 
