@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from glacic.config.policies import LearningPolicy
 from glacic.ctlplane import logs
+from glacic.ctlplane.clock import Jumps
 from glacic.ctlplane.elements import KernelSets
 from glacic.ctlplane.journal import Journal
 from glacic.ctlplane.mapper import Mapper
@@ -32,6 +33,7 @@ from glacic.firewall.learned import LearnedSets, Reconciled
 from glacic.firewall.nft import Libnftables
 from glacic.learning.cache import FlowCache
 from glacic.learning.engine import Engine, Limits, open_cache
+from glacic.learning.flow import Jump
 from glacic.learning.store import Store
 from glacic.learning.switch import NS_PER_S, LearningSwitch, SavedLearning
 from glacic.learning.writer import Writer
@@ -71,6 +73,7 @@ class Parts:
         self._holder: Holder | None = None
         self._readers: Readers | None = None
         self._closing = False
+        self._clock = Jumps()
         self.writer.start()
 
     @property
@@ -147,6 +150,11 @@ class Parts:
         if self._holder is None:
             return False
         return any(state.on for state in self.engine.switch.status(time.time_ns()).values())
+
+    def undecided(self) -> str:
+        """Why packets cannot be decided at this moment, "" where they can."""
+        trouble = "" if self._readers is None else self._readers.troubles.now
+        return f"packets cannot be decided: {trouble}" if trouble else ""
 
     def dead_threads(self) -> list[str]:
         """Those that ended although nobody closed them."""
@@ -314,7 +322,18 @@ class Parts:
         """Somebody has switched learning: its end is no news."""
         self._learning = self.learning_on()
 
+    def _follow_clock(self) -> None:
+        by_ns = self._clock.jumped_ns()
+        if by_ns:
+            jump = Jump(by_ns, time.time_ns())
+            self._switched = self.engine.move_times(jump)
+            self.writer.move_pending(jump)
+            self.writer.save_learning(self._switched)
+            _log.warning("the clock was set: learning and retention go on from the new time", by_s=by_ns // NS_PER_S)
+
     def _check(self) -> None:
+        self.readers.troubles.tick()
+        self._follow_clock()
         if self.mapper.healthy and not self.mapper.backlog():
             self.mapper.run_between(self._refill_if_lost)
         learned = self._learning

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from glacic.errors import StoreError
 from glacic.learning.census import Census
-from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
+from glacic.learning.flow import Flow, FlowKey, FlowState, Jump, Transition
 from glacic.learning.kept import Kept
 from glacic.native import road
 
@@ -266,6 +266,15 @@ class FlowCache:
                 entry.changed = True
                 self._keep_state(entry)
             self._transitions.append(transition)
+
+    def move_pending(self, jump: Jump) -> None:
+        """The clock was set: pending flows were seen as long ago as before."""
+        with self._lock:
+            held = (*self._flows.lru.values(), *self._flows.changed.values(), *self._flows.writing.values())
+            for entry in {id(entry): entry for entry in held}.values():
+                if entry.state is FlowState.PENDING and jump.moves(entry.last_seen_ns):
+                    entry.first_seen_ns += jump.by_ns
+                    entry.last_seen_ns += jump.by_ns
 
     # ---- the writer's
 

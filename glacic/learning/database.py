@@ -165,7 +165,10 @@ class Database:
         try:
             make_private(self.path)
         except OSError as error:
-            raise StoreError(f"the flow database {self.path} cannot be opened: {error.strerror}") from error
+            raise StoreError(
+                f"the flow database {self.path} cannot be opened: {error.strerror}; the service must be allowed to"
+                " write it and its directory"
+            ) from error
         version = self._version()
         if version > VERSION:
             self._check(version)
@@ -222,6 +225,8 @@ class Database:
         advice = {
             "database is locked": "; another program holds it",
             "database or disk is full": "; make room on its file system",
+            "disk I/O error": "; look at its file system: the kernel's log, and whether it is read-only",
+            "unable to open database file": "; look at its directory, and at the limit of open files",
             "attempt to write a readonly database": "; the service must be allowed to write it and its directory",
         }.get(str(error), "")
         if is_damage(error):

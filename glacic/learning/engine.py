@@ -33,7 +33,7 @@ from glacic.config.policies import LearningPolicy
 from glacic.errors import StoreError
 from glacic.learning.cache import Entry, FlowCache
 from glacic.learning.census import TOFU, Census
-from glacic.learning.flow import Decision, Flow, FlowKey, FlowState, Transition, Verdict, Why
+from glacic.learning.flow import Decision, Flow, FlowKey, FlowState, Jump, Transition, Verdict, Why
 from glacic.learning.packet import Packet
 from glacic.learning.schema import MAC_LENGTH
 from glacic.learning.store import FlowFilter, Store
@@ -208,6 +208,16 @@ class Engine:
         """
         with self.cache.order:
             self.switch.off(policies, who, now_ns)
+            return self.switch.saved()
+
+    def move_times(self, jump: Jump) -> SavedLearning:
+        """The clock was set: learning ends as long after now as before, and pending flows are as old as before.
+
+        Returns what is to be saved. The store's flows have to be moved too (Store.move_pending).
+        """
+        with self.cache.order:
+            self.switch.move(jump)
+            self.cache.move_pending(jump)
             return self.switch.saved()
 
     def promote_pending(self, policies: Iterable[str], who: str, now_ns: int, flush: Callable[[], object]) -> int:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from glacic.errors import StoreError
 from glacic.learning.cache import Batch, FlowCache, ParsedKey
+from glacic.learning.flow import Jump
 from glacic.learning.store import Store
 from glacic.learning.switch import SavedLearning
 
@@ -127,6 +128,10 @@ class Writer:
     def reset_kernel_counts(self) -> None:
         """Have the store count from 0: every element was made anew."""
         self._submit(self._store.reset_kernel_counts)
+
+    def move_pending(self, jump: Jump) -> None:
+        """Have the store move pending flows with the clock."""
+        self._submit(lambda: self._store.move_pending(jump))
 
     def save_learning(self, saved: SavedLearning) -> None:
         """Have the store keep how learning is switched."""
