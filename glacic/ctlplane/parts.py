@@ -74,6 +74,7 @@ class Parts:
         self._readers: Readers | None = None
         self._closing = False
         self._clock = Jumps()
+        self._prune_at: int | None = None  # where the forgetting of history goes on
         self.writer.start()
 
     @property
@@ -258,6 +259,18 @@ class Parts:
         expired = self.engine.expire(before_ns, now_ns, self.flush)
         if expired:
             _log.info("pending flows forgotten", flows=expired, not_seen_for_days=self.settings.retention_days)
+        self._prune_at = 0
+
+    def _prune(self) -> None:
+        """A page of history in each tick: the whole of it now and then, and no transaction is long."""
+        if self._prune_at is None:
+            return
+        after_id, self._prune_at = self._prune_at, None
+        before_ns = time.time_ns() - self.settings.retention_days * DAY_NS
+        self.writer.prune(after_id, before_ns, self._pruned)
+
+    def _pruned(self, after_id: int) -> None:
+        self._prune_at = after_id or None
 
     def _reconcile(self) -> Reconciled:
         if not self.sets.shapes():
@@ -334,6 +347,7 @@ class Parts:
     def _check(self) -> None:
         self.readers.troubles.tick()
         self._follow_clock()
+        self._prune()
         if self.mapper.healthy and not self.mapper.backlog():
             self.mapper.run_between(self._refill_if_lost)
         learned = self._learning

@@ -213,7 +213,7 @@ class Engine:
     def move_times(self, jump: Jump) -> SavedLearning:
         """The clock was set: learning ends as long after now as before, and pending flows are as old as before.
 
-        Returns what is to be saved. The store's flows have to be moved too (Store.move_pending).
+        Returns what is to be saved. The store's flows have to be moved too (ageing.py).
         """
         with self.cache.order:
             self.switch.move(jump)

@@ -143,11 +143,6 @@ ADD_TRANSITION = Many(
     'INSERT INTO "transition" (policy, source, protocol, port, destination, before, after, at, who, why) ', 10, ""
 )
 
-# values: nanoseconds, twice; the first and the last moment that moves
-MOVE_PENDING = f"""
-UPDATE flow SET first_seen = first_seen + ?, last_seen = last_seen + ?
-WHERE state = {_PENDING} AND last_seen BETWEEN ? AND ?"""
-
 # values: key, value
 SET = "INSERT INTO setting (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 

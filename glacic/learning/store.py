@@ -25,7 +25,7 @@ from glacic.learning import statements as sql
 from glacic.learning.cache import Batch, ParsedKey, Written
 from glacic.learning.census import TOFU
 from glacic.learning.database import Database, Row
-from glacic.learning.flow import Flow, FlowKey, FlowState, Jump, Transition
+from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
 from glacic.learning.schema import STATE_CODES, STATES
 from glacic.learning.switch import LearningRow, SavedLearning
 from glacic.native import road
@@ -116,6 +116,11 @@ class Store:
     def path(self) -> Path:
         """The database file."""
         return self._database.path
+
+    @property
+    def database(self) -> Database:
+        """The file, for who keeps it (ageing.py)."""
+        return self._database
 
     def set_durable(self, durable: bool) -> None:
         """Whether what is committed from now on is on disk when write() returns; else a power cut may undo it."""
@@ -280,11 +285,6 @@ class Store:
         """Every element was made anew (a fresh table): the next reading counts from 0."""
         with self._database.transaction() as run:
             run("UPDATE flow SET kernel_packets = 0 WHERE kernel_packets > 0", [()])
-
-    def move_pending(self, jump: Jump) -> None:
-        """The clock was set: pending flows were seen as long ago as before, and not in a future that never comes."""
-        with self._database.transaction() as run:
-            run(sql.MOVE_PENDING, [(jump.by_ns, jump.by_ns, jump.first_ns, jump.last_ns)])
 
     def save_learning(self, saved: SavedLearning) -> None:
         """Keep what LearningSwitch.saved() gives."""

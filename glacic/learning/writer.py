@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from glacic.errors import StoreError
+from glacic.learning.ageing import move_pending, prune_transitions
 from glacic.learning.cache import Batch, FlowCache, ParsedKey
 from glacic.learning.flow import Jump
 from glacic.learning.store import Store
@@ -129,9 +130,18 @@ class Writer:
         """Have the store count from 0: every element was made anew."""
         self._submit(self._store.reset_kernel_counts)
 
+    def prune(self, after_id: int, before_ns: int, then: Callable[[int], None]) -> bool:
+        """Have the store forget a page of history (ageing.py); `then` hears where to go on.
+
+        Waits its turn. False: not now, the database cannot be written.
+        """
+        return self._submit(
+            lambda: then(prune_transitions(self._store.database, after_id, before_ns)), may_be_lost=True
+        )
+
     def move_pending(self, jump: Jump) -> None:
         """Have the store move pending flows with the clock."""
-        self._submit(lambda: self._store.move_pending(jump))
+        self._submit(lambda: move_pending(self._store.database, jump))
 
     def save_learning(self, saved: SavedLearning) -> None:
         """Have the store keep how learning is switched."""

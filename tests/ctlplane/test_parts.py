@@ -14,6 +14,7 @@ from glacic.config.policies import LearningPolicy
 from glacic.ctlplane import parts as parts_module
 from glacic.ctlplane.parts import Parts
 from glacic.ctlplane.settings import Settings, settings_of
+from glacic.learning import ageing
 from glacic.learning.flow import FlowKey, FlowState
 
 
@@ -123,3 +124,30 @@ def test_a_clock_that_is_set_changes_neither_learning_nor_what_is_pending(
     parts._expire()
     parts.flush()
     assert parts.store.list() == []
+
+
+def test_retention_from_end_to_end(parts: Parts, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pending flow that is not seen for retention_days is forgotten, an allowed one is not; as long again after that,
+    so is its history, page by page."""
+    day_ns, began_ns = 86_400 * 10**9, time.time_ns()
+    in_force(parts, replace(settings, retention_days=30, policies=(LearningPolicy(name="lan_wan", number=1),)))
+    pending, allowed = (FlowKey("lan_wan", b"\x02\0\0\0\0\x01", 6, port) for port in (80, 81))
+    parts.engine.set_state(pending, FlowState.PENDING, "traffic", "test", began_ns)
+    parts.engine.set_state(allowed, FlowState.ALLOWED, "tofu", "test", began_ns)
+    parts.flush()
+    monkeypatch.setattr(ageing, "PAGE", 1)
+
+    def after(days: float) -> tuple[list[int], int, int]:
+        """Ports of the flows that are known then, and changes remembered of each."""
+        monkeypatch.setattr(parts_module.time, "time_ns", lambda: int(began_ns + days * day_ns))
+        parts._expire()
+        for _ in range(10):
+            parts._prune()
+            parts.flush()
+        store = parts.store
+        return [f.key.port for f in store.list()], len(store.transitions(pending)), len(store.transitions(allowed))
+
+    assert after(29.9) == ([80, 81], 1, 1)
+    assert after(30.1) == ([81], 1, 1)  # that it was pending is old, that it was forgotten is not
+    assert after(61) == ([81], 0, 1)
+    assert after(3000) == ([81], 0, 1)
