@@ -109,9 +109,9 @@ def flood(
     """Flood a service, and say what came of it.
 
     learning: of the policy that is flooded. Returns counts of packets, flows and restarts; sizes in MiB:
-    {"learning", "sent", "seconds", "known": {"sent", "answered"}, "new": {"sent", "answered"}, "rss_before", "rss_most",
+    {"learning", "sent", "seconds", "known": {"sent", "answered"}, "new": {...}, "rss_before", "rss_most",
     "rss_after": {"control", "worker"}, "moved": the most that either grew, "flows", "decisions", "kernel_dropped",
-    "user_dropped", "worker_starts", "log_lines"}.
+    "user_dropped", "latency_us", "worker_starts", "log_lines"}.
     """
     with scratch() as made, Network() as network:
         bed = road(network)

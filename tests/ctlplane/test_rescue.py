@@ -253,3 +253,20 @@ def test_a_database_that_is_damaged_under_the_services_hands(lab: Home, tmp_path
         assert passes_at_once(lab, 8002)
         learn(lab, glacic, 8004)
         assert origins(glacic)[8004] == "tofu"
+
+
+def test_a_database_whose_damage_the_worker_meets(lab: Home, tmp_path: Path) -> None:
+    """It counts what a new source has, in an index that cannot be read, and ends; the next one finds it recovered."""
+    glacic = Glacic(lab.router, tmp_path, CONFIG)
+    glacic.state_dir.mkdir()
+    path = glacic.state_dir / "flows.db"
+    fill(path, dict.fromkeys(range(20_000, 40_000), FlowState.PENDING))
+    with glacic:
+        before = glacic.worker()
+        for page in range(8, path.stat().st_size // PAGE):
+            spoil(path, page)
+        lab.camera.call(traffic.tcp, SERVER, 8005, timeout_s=PATIENT_S)
+        glacic.wait("recovered", lambda: notes(glacic))
+        assert glacic.worker() != before
+        assert f"the worker ended with status {EXIT_DAMAGED}" in glacic.log.read_text()
+        learn(lab, glacic, 8005)
