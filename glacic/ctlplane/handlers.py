@@ -90,7 +90,7 @@ class Handlers:
         return {
             "state": state,
             "reason": reason,
-            "notes": list(service.rescue.notes),
+            "recovered": list(service.rescue.notes),
             "config": str(service.config.path.absolute()),
             "applies": service.applies,
             "applied": service.applied,
@@ -232,6 +232,7 @@ class Handlers:
             verify=args.get("verify") is True,
         )
         return audit.report(*await asyncio.to_thread(question))
+
     async def database(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
         """Where the flow database is; what was just learned is in it."""
         await self._sync()

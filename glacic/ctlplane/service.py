@@ -173,8 +173,7 @@ class Service:
         }
 
     def begin_restoring(self) -> None:
-        """Whoever holds `changing` ends the worker now; the next one makes the service what it was. Raises GlacicError.
-        """
+        """Whoever holds `changing` ends the worker now, and the next one makes it run again. Raises GlacicError."""
         if not self._sound.is_set() or self.state not in ("running", "degraded"):
             raise GlacicError(f"the service has no worker ({self.state}): mend that, or stop it, and restore then")
         self._set_state(RESTORING)

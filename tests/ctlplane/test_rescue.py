@@ -216,7 +216,7 @@ def origins(glacic: Glacic) -> dict[int, str]:
 
 def notes(glacic: Glacic) -> list[str]:
     status = glacic.call("status")
-    return list(status["notes"]) if status["state"] == "running" else []
+    return list(status["recovered"]) if status["state"] == "running" else []
 
 
 def test_a_database_that_was_damaged_while_nobody_ran(lab: Home, glacic: Glacic) -> None:
@@ -232,7 +232,7 @@ def test_a_database_that_was_damaged_while_nobody_ran(lab: Home, glacic: Glacic)
     (note,) = notes(glacic)
     assert "2 flow(s) are recovered (some rows could not be read), 2 from the kernel" in note
     assert "the flow database is damaged" in glacic.log.read_text()
-    assert "note" in glacic.cli("status").stdout
+    assert "recovered" in glacic.cli("status").stdout
 
 
 def test_a_database_that_is_damaged_under_the_services_hands(lab: Home, tmp_path: Path) -> None:
