@@ -185,7 +185,7 @@ class Service:
 
     async def _start(self) -> None:
         async with self.changing:
-            await self._rescue_database()
+            await asyncio.to_thread(self.rescue.check, self.config, self.state_dir)
             found = await asyncio.to_thread(self.nft.inventory) if self.applies else None
             if self.applies:
                 self.integrity.start()
@@ -240,10 +240,6 @@ class Service:
             self.store = Store.open(Path(settings_of(self.config, (), self.state_dir).database), read_only=True)
         self._set_state("degraded", f"closed for everything new: the configuration is broken: {broken}")
         _log.error("the configuration is broken; what was in force before is, closed for everything new", error=broken)
-
-    async def _rescue_database(self) -> None:
-        """No worker has it open now."""
-        await asyncio.to_thread(self.rescue.check, self.config, self.state_dir)
 
     async def _start_worker(self) -> None:
         self.worker = child.Worker()
@@ -332,7 +328,7 @@ class Service:
             try:
                 await self.worker.close()
                 self.settings_before, self.settings = self.settings, None
-                await self._rescue_database()
+                await asyncio.to_thread(self.rescue.check, self.config, self.state_dir)
                 await self._start_worker()
                 await self._put_in_force(self.config)
             except GlacicError as error:
