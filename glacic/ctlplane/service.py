@@ -30,6 +30,8 @@ from glacic.ctlplane.handlers import Handlers
 from glacic.ctlplane.inforce import InForce
 from glacic.ctlplane.integrity import Integrity
 from glacic.ctlplane.offline import boot_script_of, numbers_of, stored_policies
+from glacic.ctlplane.rescue import Rescue, follow
+from glacic.ctlplane.restoring import RESTORING, Restoring
 from glacic.ctlplane.revisions import Origin, Revisions
 from glacic.ctlplane.server import Server, make_way
 from glacic.ctlplane.settings import Settings, settings_of, to_message
@@ -88,6 +90,8 @@ class Service:
         self.settings: Settings | None = None
         self.store: Store | None = None
         self.let_in = aftermath.Count()
+        self.rescue = Rescue(nft)
+        self.restoring = Restoring(self)
         self.changing = asyncio.Lock()
         self._choice = choice or Choice(config, {})
         self.changes = Changes(self, Revisions(state_dir), note=self._choice.note)
@@ -171,6 +175,12 @@ class Service:
             "learning_policies": len(learning),
         }
 
+    def begin_restoring(self) -> None:
+        """Whoever holds `changing` ends the worker now, and the next one makes it run again. Raises GlacicError."""
+        if not self._sound.is_set() or self.state not in ("running", "degraded"):
+            raise GlacicError(f"the service has no worker ({self.state}): mend that, or stop it, and restore then")
+        self._set_state(RESTORING)
+
     def audited(self, action: str, args: dict[str, Any]) -> None:
         """The service did something by itself that people will ask about."""
         _log.warning(action, **args)
@@ -178,6 +188,7 @@ class Service:
 
     async def _start(self) -> None:
         async with self.changing:
+            await asyncio.to_thread(self.rescue.check, self.config, self.state_dir)
             found = await asyncio.to_thread(self.nft.inventory) if self.applies else None
             if self.applies:
                 self.integrity.start()
@@ -261,8 +272,7 @@ class Service:
         self.worker.learning = await self._finish("commit")
         self.applied = self.applies
         self.config, self.settings, self._shapes = config, settings, shapes
-        if self.store is None:
-            self.store = Store.open(Path(settings.database), read_only=True)
+        self.store = follow(self.store, Path(settings.database))
         await self.integrity.in_force()
 
     def _ruleset(
@@ -306,6 +316,7 @@ class Service:
             await self._sound.wait()
             born = loop.time()
             status = await self.worker.wait()
+            self.rescue.worker_ended(status)
             if loop.time() - born >= LASTED_S:
                 short_lived = 0
             if self.state == "running":  # else it says why there is no new one
@@ -321,6 +332,7 @@ class Service:
             try:
                 await self.worker.close()
                 self.settings_before, self.settings = self.settings, None
+                await asyncio.to_thread(self.rescue.check, self.config, self.state_dir)
                 await self._start_worker()
                 await self._put_in_force(self.config)
             except GlacicError as error:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from glacic.ctlplane import logs, protocol
+from glacic.ctlplane.rescue import EXIT_DAMAGED
 from glacic.ctlplane.settings import from_message
 from glacic.ctlplane.workshop import Workshop
 from glacic.errors import GlacicError, UsageError
@@ -107,6 +108,9 @@ class Worker:
             if dead:
                 _log.error("threads ended, so this worker ends", threads=dead)
                 os._exit(1)
+            if self._workshop.damaged():
+                _log.error("the flow database is damaged, so this worker ends: the next one finds it recovered")
+                os._exit(EXIT_DAMAGED)
             told = {"learning": self._workshop.learning_on(), "trouble": self._workshop.trouble()}
             self._send({"event": "heartbeat", **told})
 

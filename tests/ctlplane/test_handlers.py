@@ -86,6 +86,7 @@ def test_every_request_says_which_right_it_takes() -> None:
             "flows.show",
             "learn.status",
             "audit",
+            "database",
         ),
         READ,
     )
