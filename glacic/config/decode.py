@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from glacic.config import values
-from glacic.config.decode_rules import decode_nat, decode_rule, text_element
+from glacic.config.decode_nat import decode_nat
+from glacic.config.decode_rules import decode_rule, text_element
 from glacic.config.decode_sets import decode_set
 from glacic.config.include import INCLUDE
 from glacic.config.lists import Lists

@@ -64,6 +64,30 @@ class Granularity(StrEnum):
     DESTINATION = "destination"
 
 
+class RejectWith(StrEnum):
+    """How a rejected sender is told. TCP_RESET is a TCP segment, the others are ICMP and ICMPv6 errors, as nft pairs
+    them for both families (icmpx)."""
+
+    TCP_RESET = "tcp-reset"
+    PORT_UNREACHABLE = "port-unreachable"
+    HOST_UNREACHABLE = "host-unreachable"
+    NO_ROUTE = "no-route"
+    ADMIN_PROHIBITED = "admin-prohibited"
+
+
+class LogLevel(StrEnum):
+    """How urgent a line in the kernel log is: syslog's names, as nft writes them."""
+
+    EMERG = "emerg"
+    ALERT = "alert"
+    CRIT = "crit"
+    ERR = "err"
+    WARN = "warn"
+    NOTICE = "notice"
+    INFO = "info"
+    DEBUG = "debug"
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """`count` per `unit` ("second", "minute", "hour", "day")."""
@@ -161,7 +185,13 @@ class Rule:
     in_interface: tuple[str, ...] = ()
     out_interface: tuple[str, ...] = ()
     limit: Rate | None = None
+    limit_per_source: Rate | None = None
+    connections_per_source: int = 0  # 0: as many as there are
     log: str | None = None  # None: no log; "": with the default prefix; else the prefix
+    log_group: int | None = None  # the nflog group that gets the packets instead of the kernel log
+    log_level: LogLevel | None = None  # None: the kernel's own, "warn"
+    reject_with: RejectWith | None = None  # None: a reset for TCP, admin-prohibited for the rest
+    counter: bool = False
     comment: str = ""
     disabled: bool = False
     spans: Spans = field(default_factory=dict, compare=False, repr=False)

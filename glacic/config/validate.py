@@ -33,7 +33,8 @@ from glacic.config.overlap import NetworkIndex, intersect, share
 from glacic.config.policies import learning_policies, learns
 from glacic.config.reader import HEADER, Report, element_key, label_key
 from glacic.config.source import Span, did_you_mean
-from glacic.config.validate_rules import validate_nat, validate_rules
+from glacic.config.validate_nat import validate_nat
+from glacic.config.validate_rules import validate_rules
 
 INLINE_ONLY = ("queues", "fail_mode", "queue_full", "engine_error", "packet_window", "offload_mark")
 

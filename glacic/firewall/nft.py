@@ -2,6 +2,7 @@
 
 Refuses to list elements. A learned set may have a million of them, and of nft's listings only two leave them in the
 kernel (measured with nft 1.0.6): `list chains`, and a terse `list sets` of one table. Even `list tables` fetches them.
+What else the kernel has to be asked, dump.py asks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 from glacic.errors import KernelRefused
 from glacic.firewall.claims import FAMILY, TABLE
+from glacic.firewall.dump import Dump
 from glacic.firewall.ruleset import Inventory
 
 _INCLUDED_FROM = re.compile(r"^In file included from .*:\n", re.MULTILINE)
@@ -56,6 +58,7 @@ class Libnftables:
             raise KernelRefused(f"libnftables cannot be loaded ({error}): install libnftables1") from error
         self._nft.set_json_output(True)
         self._nft.set_terse_output(True)
+        self.dump = Dump(TABLE)
         self._lock = threading.Lock()  # a context takes one command at a time
 
     def check(self, script: str) -> None:
@@ -88,7 +91,8 @@ class Libnftables:
             chain["name"]: (chain["type"], chain["hook"], chain["prio"]) if "hook" in chain else None
             for chain in _objects(output, "chain")
         }
-        return Inventory(chains=frozenset(hooks), sets=sets, hooks=hooks)
+        counters = frozenset(self.dump.counters())
+        return Inventory(chains=frozenset(hooks), sets=sets, counters=counters, hooks=hooks)
 
     def rules(self, chain: str) -> dict[int, str]:
         """Handle -> text of each rule of a chain, for people; {} where nft cannot tell.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from glacic.firewall.claims import FAIL_OPEN_COUNTER, FAMILY, TABLE
+from glacic.firewall.claims import FAMILY, TABLE
 from glacic.firewall.match import MAX_WIDTH, filled, indented
 from glacic.firewall.ruleset import Chain, Counter, Inventory, Part, Ruleset, Set
 from glacic.firewall.shapes import LEARNED
@@ -48,9 +48,8 @@ def render_live(ruleset: Ruleset, present: Inventory) -> str:
     moved = {name for name, place in present.hooks.items() if name in hung and hung[name] != place}
     lines += [f"delete chain {_OURS} {name}" for name in sorted(present.chains - chains | moved)]
     lines += [f"delete set {_OURS} {name}" for name in sorted(present.sets - kept)]
-    if not any(ruleset.counters()):
-        # Whether there is one cannot be asked: nft would list every learned element along with it.
-        lines += [f"add counter {_OURS} {FAIL_OPEN_COUNTER}", f"delete counter {_OURS} {FAIL_OPEN_COUNTER}"]
+    counters = {part.name for part in ruleset.counters()}
+    lines += [f"delete counter {_OURS} {name}" for name in sorted(present.counters - counters)]
     return "\n".join(lines) + f"\n\n{_table(ruleset)}"
 
 

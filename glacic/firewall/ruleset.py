@@ -56,7 +56,7 @@ class Chain:
 class Set:
     """A set. `spec`: nft text of its properties (`typeof ...; counter;`), `elements`: nft text of each.
 
-    kept: its elements come from elsewhere (learned flows) and outlive a new ruleset. Everything else about a set is
+    kept: its elements come from elsewhere (learned flows, what sources have used up) and outlive a new ruleset. Everything else about a set is
     defined anew each time.
     """
 
@@ -103,6 +103,7 @@ class Inventory:
 
     chains: frozenset[str] = frozenset()
     sets: frozenset[str] = frozenset()
+    counters: frozenset[str] = frozenset()
     hooks: Mapping[str, tuple[str, str, int] | None] = field(
         default_factory=dict, compare=False
     )  # by chain: Hook.place

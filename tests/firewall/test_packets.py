@@ -1,10 +1,6 @@
 """What the compiled ruleset does to real packets, in nflog mode and behind the hook.
 
-    laptop  10.1.0.2 fd01::2 ── lan0 ┐
-    camera  10.2.0.2 fd02::2 ── iot0 ┼ router ┬ wan0 ── server 192.0.2.2 2001:db8::2
-    guest   10.3.0.2         ── odd0 ┘  (.1 and ::1 everywhere)
-
-The network is made once for all tests; each puts its own ruleset in force. This kernel may lack the `queue` statement:
+The network stands in conftest.py. This kernel may lack the `queue` statement:
 what an answer or a fail mode does to a packet stands in its place (`answered_by`).
 """
 
@@ -13,8 +9,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,21 +20,12 @@ from glacic.config.policies import learning_policies
 from glacic.firewall import limits
 from glacic.firewall.apply import apply, prepare
 from glacic.firewall.compile import compile_config
-from glacic.firewall.nft import Libnftables
 from glacic.firewall.shapes import Key, Shape, element_text, ensure_script, set_name, shape_of
-from glacic.lab.net import Host, Network, Port
 
-from .conftest import PATIENCE_S, answered_by, bound, ping, tcp, udp
+from .conftest import PATIENCE_S, ZONES, Place, answered_by, bound, ping, tcp, udp
 
 UDP_ANYWHERE = (socket.AF_INET, socket.SOCK_DGRAM, "")
 LAPTOP_MAC = "02:00:00:00:01:02"
-ZONES = """
-zone "wan" {
-  interface = "wan0"
-  external  = true
-}
-zone "lan" { interface = "lan0" }
-"""
 LEARNING = "rule_learning { enabled = true }\n"
 INLINE = "rule_learning {\n  enabled = true\n  inline_mode = true\n  log_group = 100\n}\n"
 WEB = """
@@ -51,63 +37,6 @@ policy "lan" "wan" {
   }
 }
 """
-
-
-@dataclass(frozen=True)
-class Place:
-    router: Host
-    laptop: Host
-    camera: Host
-    guest: Host
-    server: Host
-    nft: Libnftables
-
-    def rules(self, chain: str) -> str:
-        return self.router.run(["nft", "list", "chain", "inet", "glacic", chain]).stdout
-
-    def packets(self, set_: str) -> list[int]:
-        listed = self.router.run(["nft", "list", "set", "inet", "glacic", set_]).stdout
-        words = listed.split()
-        return [int(words[at + 1]) for at, word in enumerate(words) if word == "packets"]
-
-    def logged(self, chain: str) -> int:
-        """How many packets the chain's log line has counted."""
-        line = next(line for line in self.rules(chain).splitlines() if "log prefix" in line)
-        return int(line.split("packets ")[1].split()[0])
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
-    with Network() as net:
-        router = net.host("router", forwards=True)
-        ends = {}
-        for number, (name, interface) in enumerate((("laptop", "lan0"), ("camera", "iot0"), ("guest", "odd0")), 1):
-            host = ends[name] = net.host(name)
-            near, far = (f"10.{number}.0.1", f"fd0{number}::1"), (f"10.{number}.0.2", f"fd0{number}::2")
-            net.cable(
-                Port(host, "eth0", f"02:00:00:00:0{number}:02", (f"{far[0]}/24", f"{far[1]}/64")),
-                Port(router, interface, f"02:00:00:00:0{number}:01", (f"{near[0]}/24", f"{near[1]}/64")),
-            )
-            host.ip(f"route add default via {near[0]}", f"route add default via {near[1]}")
-        server = ends["server"] = net.host("server")
-        net.cable(
-            Port(server, "eth0", "02:00:00:00:09:02", ("192.0.2.2/24", "2001:db8::2/64")),
-            Port(router, "wan0", "02:00:00:00:09:01", ("192.0.2.1/24", "2001:db8::1/64")),
-        )
-        server.ip("route add default via 192.0.2.1", "route add default via 2001:db8::1")
-        yield Place(router, nft=router.call(Libnftables), **ends)
-
-
-@pytest.fixture
-def enforce(place: Place, config: Callable[[str], Config]) -> Callable[[str], Config]:
-    """Puts a configuration in force on the router."""
-
-    def put(text: str) -> Config:
-        loaded = config(text)
-        apply(place.nft, compile_config(loaded))
-        return loaded
-
-    return put
 
 
 def learn(place: Place, config: Config, key: Key, allowed: bool) -> str:

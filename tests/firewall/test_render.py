@@ -80,9 +80,11 @@ def test_a_chain_that_somebody_has_hung_elsewhere_is_made_anew() -> None:
     assert deletion not in render_live(SMALL, there)
 
 
-def test_a_counter_that_is_not_wanted_is_deleted_whether_it_is_there_or_not() -> None:
-    script = render_live(Ruleset(()), Inventory())
-    assert "add counter inet glacic fail_open\ndelete counter inet glacic fail_open\n" in script
+def test_a_counter_that_is_not_wanted_is_deleted_and_one_that_stays_is_left_alone() -> None:
+    present = Inventory(counters=frozenset({"fail_open", "rule_old"}))
+    script = render_live(SMALL, present)
+    assert "delete counter inet glacic rule_old\n" in script
+    assert "delete counter inet glacic fail_open" not in script
 
 
 def test_many_elements_are_written_in_lines() -> None:

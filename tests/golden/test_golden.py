@@ -74,6 +74,7 @@ def test_a_kernel_takes_the_script_and_takes_it_again(topic: str, kernel: Libnft
     assert inventory is not None
     assert inventory.chains == {chain.name for chain in ruleset.chains()}
     assert inventory.sets == {set_.name for set_ in ruleset.sets()}
+    assert inventory.counters == {counter.name for counter in ruleset.counters()}
     if has_queue:
         apply(kernel, ruleset)
         assert kernel.inventory() == inventory
