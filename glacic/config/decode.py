@@ -181,6 +181,7 @@ def _zone(block: Block, report: Report) -> Zone | None:
         interfaces=tuple(name for name, _ in interfaces),
         networks=tuple(network for network, _ in networks),
         external=reader.flag("external"),
+        antispoof=reader.flag("antispoof"),
         identity=reader.choice("identity", Identity, Identity.MAC),
         services=_vocabulary(reader, "services", SERVICES, ("management", MANAGEMENT), report),
         management=_vocabulary(reader, "management", MANAGEMENT, ("services", SERVICES), report),

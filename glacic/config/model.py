@@ -162,6 +162,7 @@ class Zone:
     interfaces: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
     external: bool = False
+    antispoof: bool = False
     identity: Identity = Identity.MAC
     services: tuple[str, ...] = ()  # names from config/services.py
     management: tuple[str, ...] = ()

@@ -48,6 +48,9 @@ def validate(config: Config, report: Report) -> None:
         if not zone.spans.keys() & {"interface", "interfaces", "networks"}:
             advice = 'write interface = "lan0", or networks = ["10.1.0.0/24"]'
             report.error(zone.spans[HEADER], f'zone "{zone.name}" has neither interfaces nor networks', advice)
+        elif zone.antispoof and not zone.spans.keys() & {"interface", "interfaces"}:
+            advice = "name the interfaces, or leave it out: a false source is in none of a zone's networks"
+            report.error(zone.spans["antispoof"], "antispoof needs interfaces", advice)
     _overlaps(config.zones, report)
     _policy_names(config.policies, report)
     for policy in config.policies:

@@ -1,5 +1,6 @@
 """Road 1: a configuration becomes the table, its chains in the order of the packet's road.
 
+    antispoof                           before connection tracking: sources that no way leads back to
     prerouting                          port forwards
     input  -> input_ZONE  -> policy_NAME -> learned_NAME, limit_NAME, hook     to the firewall itself
                           -> end_of_input -> ...                               an internal zone, no policy
@@ -32,6 +33,7 @@ from glacic.config.model import (
 from glacic.config.policies import LearningPolicy, identity_of, label, learning_policies, learns
 from glacic.config.services import MANAGEMENT, SERVICES
 from glacic.firewall import nat
+from glacic.firewall.antispoof import antispoof
 from glacic.firewall.dispatch import addressless, by_destination, by_source
 from glacic.firewall.hooks import Hooks
 from glacic.firewall.match import ADDRESS_TYPE, Sets, network_elements, opening_match, port_elements
@@ -96,6 +98,7 @@ class _Compiler:
         parts: list[Part] = [
             *self._hooks.before(),
             *self._named_sets(),
+            *antispoof(config.zones),
             *nat.prerouting(config.nats, self._sets),
             *self._input(),
             *self._forward(),

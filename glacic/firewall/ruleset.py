@@ -56,8 +56,8 @@ class Chain:
 class Set:
     """A set. `spec`: nft text of its properties (`typeof ...; counter;`), `elements`: nft text of each.
 
-    kept: its elements come from elsewhere (learned flows, what sources have used up) and outlive a new ruleset. Everything else about a set is
-    defined anew each time.
+    kept: its elements come from elsewhere (learned flows, what sources have used up) and outlive a new ruleset.
+    Everything else about a set is defined anew each time.
     """
 
     name: str
