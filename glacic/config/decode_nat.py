@@ -13,12 +13,13 @@ from glacic.config.decode_rules import (
     addresses,
     each,
     families_of,
+    port_element,
     ports,
     protocols,
     text_element,
 )
-from glacic.config.model import Address, NamedSet, Nat, NatKind
-from glacic.config.reader import Reader, Report, label_key, labels
+from glacic.config.model import Address, NamedSet, Nat, NatKind, PortRange, SetRef
+from glacic.config.reader import Located, Reader, Report, label_key, labels
 from glacic.config.source import did_you_mean, listed
 from glacic.config.syntax import Block
 from glacic.config.values import Invalid
@@ -49,12 +50,32 @@ def decode_nat(block: Block, report: Report, sets: Sequence[NamedSet]) -> Nat | 
         protos=protocols(reader),
         dest_port=ports(reader, "dest_port"),
         to_ip=to_ip,
-        to_port=reader.number("to_port", 0, 1, 65535),
+        to_port=_to_port(reader),
+        hairpin=reader.flag("hairpin"),
         description=reader.text("description", lambda text: values.line_of_text(text, DESCRIPTION_MAX)) or "",
         spans=reader.spans,
     )
     reader.finish()
     return nat if found else None
+
+
+def _to_port(reader: Reader) -> PortRange | None:
+    """One port or one range; None where the port stays."""
+    found = reader.items("to_port", _new_port)
+    if len(found) != 1:
+        if reader.has("to_port") and not reader.broken("to_port"):
+            reader.refuse("to_port", "to_port must be one port or one range", "write one block for each port")
+        return None
+    return found[0][0]
+
+
+def _new_port(located: Located) -> PortRange:
+    found = port_element(located)
+    if isinstance(found, SetRef):
+        raise Invalid(f'"@{found.name}" is a set', "write the port, or the range, that packets go to")
+    if found.first == 0:
+        raise Invalid("nothing listens on port 0", "ports are 1 to 65535 here")
+    return found
 
 
 def _nat_family(written: int | None, to_ip: Address | None, found: frozenset[int]) -> int:

@@ -246,8 +246,9 @@ class Nat:
     """One `nat "name"` block.
 
     MASQUERADE, SNAT: what leaves by `out_interface`, from `src_ip`, for `dest_ip`. DNAT: what comes in by
-    `in_interface` from `src_ip` for `dest_ip` and `protos`/`dest_port` goes to `to_ip` (`to_port`, 0 = unchanged), and
-    is accepted on its way there.
+    `in_interface` from `src_ip` for `dest_ip` and `protos`/`dest_port` goes to `to_ip` (`to_port`, None = unchanged; a
+    range is as long as that in `dest_port`), and is accepted on its way there. hairpin: so does what internal zones
+    send to the firewall's other addresses.
     family: 4, 6 or 0 for both; addresses decide where there are any, masquerade alone means 4.
     """
 
@@ -261,7 +262,8 @@ class Nat:
     protos: tuple[str, ...] = ()
     dest_port: PortSpec = ()
     to_ip: Address | None = None
-    to_port: int = 0
+    to_port: PortRange | None = None
+    hairpin: bool = False
     description: str = ""
     spans: Spans = field(default_factory=dict, compare=False, repr=False)
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from glacic.config.check import Check
 from glacic.config.decode_rules import families_of
-from glacic.config.model import AddressSpec, Config, Nat, NatKind, SetRef
-from glacic.config.overlap import share
+from glacic.config.model import AddressSpec, Config, Nat, NatKind, PortRange, PortSpec
+from glacic.config.overlap import inside, share
 from glacic.config.reader import HEADER, Report
 from glacic.config.services import PORT_PROTOCOLS
 from glacic.config.source import did_you_mean, listed
@@ -26,9 +26,9 @@ _NAT_NEEDS: Mapping[NatKind, tuple[str, ...]] = {
 _NAT_MAY: Mapping[NatKind, tuple[str, ...]] = {
     NatKind.MASQUERADE: ("family", "src_ip", "dest_ip"),
     NatKind.SNAT: ("src_ip", "dest_ip"),
-    NatKind.DNAT: ("src_ip", "dest_ip", "to_port"),
+    NatKind.DNAT: ("src_ip", "dest_ip", "to_port", "hairpin"),
 }
-_NAT_ALL = ("family", "in_interface", "out_interface", "src_ip", "dest_ip", "proto", "dest_port", "to_ip", "to_port")
+_NAT_ALL = tuple(dict.fromkeys(name for names in (*_NAT_NEEDS.values(), *_NAT_MAY.values()) for name in names))
 _NAT_EXAMPLES: Mapping[str, str] = {
     "out_interface": 'out_interface = "wan0"',
     "in_interface": 'in_interface = "wan0"',
@@ -36,6 +36,9 @@ _NAT_EXAMPLES: Mapping[str, str] = {
     "dest_port": "dest_port = 8080",
     "to_ip": 'to_ip = "10.1.0.5"',
 }
+
+
+MOVED_MAX = 1024  # ports of a range that gets other numbers: each is an element of a map in the rule
 
 
 def validate_nat(config: Config, nat: Nat, report: Report) -> None:
@@ -53,6 +56,7 @@ def validate_nat(config: Config, nat: Nat, report: Report) -> None:
             check.error(name, f"{name} cannot apply to {nat.kind}", f"{nat.kind} has {', '.join(needs + may)}")
     if nat.kind is NatKind.DNAT:
         _port_forward(nat, check)
+        _hairpin(config, nat, check)
     _nat_families(config, nat, check)
     _nat_interfaces(config, nat, check)
 
@@ -62,10 +66,33 @@ def _port_forward(nat: Nat, check: Check) -> None:
     if check.readable("proto") and (without or not nat.protos):
         of = listed(without) if without else '"any"'
         check.error("proto", f"dnat forwards ports, and proto {of} has none", f"write {listed(sorted(PORT_PROTOCOLS))}")
-    single = [part for part in nat.dest_port if not isinstance(part, SetRef) and part.first == part.last]
-    if check.readable("to_port") and check.readable("dest_port") and (len(nat.dest_port), len(single)) != (1, 1):
+    if check.readable("to_port") and check.readable("dest_port") and nat.to_port is not None:
+        _moved(nat.dest_port, nat.to_port, check)
+
+
+def _moved(ports: PortSpec, to: PortRange, check: Check) -> None:
+    """Every port has one to go to."""
+    first = ports[0] if ports else None
+    if len(ports) != 1 or not isinstance(first, PortRange):
         advice = "leave to_port out to keep the port, or write one block for each"
         check.error("to_port", "to_port with more than one dest_port", advice)
+        return
+    before, after = first.last - first.first + 1, to.last - to.first + 1
+    if before != after:
+        summary = f"to_port is {_counted(after)}, and dest_port {_counted(before)}"
+        check.error("to_port", summary, "write as many on both sides, or leave to_port out to keep the port")
+    elif after > MOVED_MAX:
+        check.error("to_port", f"to_port is {_counted(after)}", f"at most {MOVED_MAX} can be moved")
+
+
+def _counted(ports: int) -> str:
+    return f"{ports} port{'s' if ports > 1 else ''}"
+
+
+def _hairpin(config: Config, nat: Nat, check: Check) -> None:
+    if nat.hairpin and check.readable("in_interface") and not inside(config.zones, nat):
+        advice = "name an interface in a zone that is not external, and not in in_interface"
+        check.error("hairpin", "hairpin needs an internal zone with an interface", advice)
 
 
 def _nat_families(config: Config, nat: Nat, check: Check) -> None:

@@ -99,13 +99,13 @@ class _Compiler:
             *self._hooks.before(),
             *self._named_sets(),
             *antispoof(config.zones),
-            *nat.prerouting(config.nats, self._sets),
+            *nat.prerouting(config.nats, self._sets, config.zones),
             *self._input(),
             *self._forward(),
-            *nat.accepted(config.nats, self._sets),
+            *nat.accepted(config.nats, self._sets, config.zones),
             *output,
             *self._hooks.behind(["input", "forward", *(["output"] if self._asks_on_output() else [])]),
-            *nat.postrouting(config.nats, self._sets),
+            *nat.postrouting(config.nats, self._sets, config.zones),
         ]
         return Ruleset(tuple(_once([*parts, *self._refuse(parts)])))
 

@@ -47,7 +47,8 @@ def test_nat_blocks_are_read(valid: Valid) -> None:
         "to_port = 80",
         'description = "the web server"',
     )
-    assert (forward.kind, forward.family, forward.protos, forward.to_port) == (NatKind.DNAT, 6, ("tcp", "udp"), 80)
+    assert (forward.kind, forward.family, forward.protos) == (NatKind.DNAT, 6, ("tcp", "udp"))
+    assert (forward.to_port, forward.hairpin) == (PortRange(80, 80), False)
     assert (forward.dest_port, forward.to_ip) == ((PortRange(8080, 8080),), ip_address("fd00::5"))
 
 
@@ -85,3 +86,12 @@ def test_a_wrong_line_of_a_nat_block_is_told_at_it(errors: Check, line: str) -> 
 def test_a_nat_block_needs_a_type(errors: Check) -> None:
     (found,) = errors(f'{HEAD}¶nat "n" {{\n}}')
     assert found == 'nat "n" has no type: write type = "masquerade", "snat" or "dnat"'
+
+
+@pytest.mark.parametrize(
+    "line", ["to_port = 0", 'to_port = "@web"', "to_port = [80, 81]", "to_port = []", "hairpin = 1"]
+)
+def test_a_wrong_line_of_a_port_forward_is_told_at_it(errors: Check, line: str) -> None:
+    needed = 'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = 80\nto_ip = "10.0.0.5"'
+    (found,) = errors(f'{HEAD}nat "n" {{\n{needed}\n¶{line}\n}}')
+    assert not found.endswith(": ")

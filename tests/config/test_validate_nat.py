@@ -36,6 +36,8 @@ def test_a_kind_that_is_unknown_is_the_only_complaint(errors: Check) -> None:
         'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = ["80", 443]\nto_ip = "10.0.0.5"',
         'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = "8-9"\nto_ip = "10.0.0.5"\ndest_ip = "@both"',
         'type = "dnat"\nin_interface = "wan0"\nproto = "udp"\ndest_port = "@web"\nto_ip = "fd00::5"',
+        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = "8-9"\nto_ip = "10.0.0.5"\nto_port = "18-19"',
+        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = 8\nto_ip = "10.0.0.5"\nhairpin = true',
         'type = "masquerade"\nout_interface = "wan0"\nfamily = "both"\nsrc_ip = ["10.0.0.0/8", "fd00::/8"]',
     ],
 )
@@ -57,6 +59,10 @@ def test_nat_that_can_be_is_fine(valid: Valid, lines: str) -> None:
         'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = "80-81"\nto_ip = "10.0.0.5"\n¶to_port = 80',
         'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = 80\nto_ip = "1.0.0.5"\n¶dest_ip = "fd00::1"',
         'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\n¶dest_port = "@four"\nto_ip = "10.0.0.5"',
+        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = "8-9"\nto_ip = "1.0.0.5"\n¶to_port = "8-10"',
+        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = "@web"\nto_ip = "1.0.0.5"\n¶to_port = 8',
+        'type = "dnat"\nin_interface = ["l*", "w*"]\nproto = "tcp"\ndest_port = 8\nto_ip = "1.0.0.5"\n¶hairpin = true',
+        'type = "masquerade"\nout_interface = "wan0"\n¶hairpin = true',
         'type = "dnat"\nin_interface = "w0"\nproto = "tcp"\ndest_port = 8\nto_ip = "1.0.0.5"\n¶out_interface = "wan0"',
     ],
 )
@@ -76,3 +82,9 @@ def test_nat_tells_what_it_needs(errors: Check) -> None:
     assert found == ['masquerade needs out_interface: write out_interface = "wan0"']
     (found, *more) = errors('¶nat "a" {\n  type = "snat"\n  out_interface = "wan0"\n}\n')
     assert (found, more) == ('snat needs to_ip: write to_ip = "10.1.0.5"', [])
+
+
+def test_a_range_that_is_moved_has_an_end(errors: Check) -> None:
+    lines = 'type = "dnat"\nin_interface = "wan0"\nproto = "udp"\ndest_port = "1-1025"\nto_ip = "10.0.0.5"\n'
+    (found,) = errors(in_nat(lines + '¶to_port = "2-1026"'))
+    assert found == "to_port is 1025 ports: at most 1024 can be moved"

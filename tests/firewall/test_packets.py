@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ from glacic.firewall import limits
 from glacic.firewall.apply import apply, prepare
 from glacic.firewall.compile import compile_config
 from glacic.firewall.shapes import Key, Shape, element_text, ensure_script, set_name, shape_of
+from glacic.lab.net import Host, Network, Port
 
 from .conftest import PATIENCE_S, ZONES, Place, answered_by, bound, ping, tcp, udp
 
@@ -60,6 +62,14 @@ def checksum(header: bytes) -> int:
     """Of an IPv4 header whose checksum is 0 (RFC 1071)."""
     total = sum(struct.unpack(f"!{len(header) // 2}H", header))
     return 0xFFFF - (total + (total >> 16) & 0xFFFF)
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Waits until it is so; a kernel has things to do, too."""
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def mac(text: str) -> bytes:
@@ -253,6 +263,104 @@ def test_a_port_forward_opens_exactly_what_it_translates(place: Place, enforce: 
     assert tcp(place.server, place.laptop, "2001:db8::1", 8505) == "open"
     assert udp(place.server, place.laptop, "2001:db8::1", 8443) == "open"
     assert tcp(place.server, place.laptop, "2001:db8::1", 8444) == "lost"
+
+
+HAIRPIN = """
+zone "iot" { interface = "iot0" }
+nat "web" {
+  type         = "dnat"
+  in_interface = "wan0"
+  proto        = ["tcp", "udp"]
+  dest_port    = 8080
+  to_ip        = "10.1.0.2"
+  to_port      = 80
+  hairpin      = true
+}
+nat "web6" {
+  type         = "dnat"
+  in_interface = "wan0"
+  dest_ip      = "2001:db8::1"
+  proto        = "tcp"
+  dest_port    = "8500-8510"
+  to_ip        = "fd01::2"
+  to_port      = "8600-8610"
+  hairpin      = true
+}
+"""
+
+
+class TestHairpin:
+    """The laptop's service, asked for by the router's outer address. The tablet is on the laptop's own cable."""
+
+    @pytest.fixture
+    def tablet(self, place: Place) -> Iterator[Host]:
+        """A second host in the laptop's network: the router's lan0 moves into a bridge with one more port."""
+        with Network() as net:
+            tablet = net.host("tablet")
+            router = place.router
+            net.cable(Port(tablet, "eth0", "02:00:00:00:05:02", ("10.1.0.9/24", "fd01::9/64")), Port(router, "tab0"))
+            tablet.ip("route add default via 10.1.0.1", "route add default via fd01::1")
+            router.ip(
+                "address flush dev lan0",
+                "link set lan0 down",
+                "link set lan0 name port0",
+                "link add lan0 type bridge",
+                "link set port0 master lan0",
+                "link set tab0 master lan0",
+                "link set port0 up",
+                "link set lan0 up",
+                "address add 10.1.0.1/24 dev lan0",
+                "address add fd01::1/64 dev lan0 nodad",
+            )
+            for family in ("iptables", "ip6tables"):  # what a bridge carries is not the router's, unless it is told so
+                router.run(["sysctl", "-q", f"net.bridge.bridge-nf-call-{family}=0"], check=False)
+            for port in ("port0", "tab0"):
+                eventually(
+                    lambda port=port: "state forwarding" in router.run(["ip", "-d", "link", "show", port]).stdout
+                )
+            yield tablet
+            router.ip(
+                "link delete lan0",
+                "link set port0 down",
+                "link set port0 name lan0",
+                "link set lan0 up",
+                "address add 10.1.0.1/24 dev lan0",
+                "address add fd01::1/64 dev lan0 nodad",
+            )
+
+    def test_a_client_on_the_same_cable_reaches_the_service(
+        self, place: Place, enforce: Callable, tablet: Host
+    ) -> None:
+        enforce(ZONES + HAIRPIN)
+        assert tcp(tablet, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "open"
+        assert tcp(tablet, place.laptop, "2001:db8::1", 8505, listen=("", 8605)) == "open"
+        enforce(ZONES + HAIRPIN.replace("hairpin      = true", ""))
+        assert tcp(tablet, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "lost"
+
+    def test_without_the_routers_own_address_as_source_the_answer_would_go_astray(
+        self, place: Place, enforce: Callable, tablet: Host
+    ) -> None:
+        enforce(ZONES + HAIRPIN)
+        chain = place.rules("postrouting")
+        assert "masquerade" in chain
+        place.nft.run("flush chain inet glacic postrouting\n")
+        assert tcp(tablet, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "lost"
+
+    def test_the_service_sees_a_client_of_another_network_as_itself(self, place: Place, enforce: Callable) -> None:
+        enforce(ZONES + HAIRPIN)
+        with place.laptop.call(bound, *UDP_ANYWHERE, 80) as listener:
+            listener.settimeout(PATIENCE_S)
+            with place.camera.call(bound, *UDP_ANYWHERE, 0) as sock:
+                sock.sendto(b"?", ("192.0.2.1", 8080))
+                assert listener.recvfrom(16)[1][0] == "10.2.0.2"
+
+    def test_it_opens_nothing_else(self, place: Place, enforce: Callable) -> None:
+        enforce(ZONES + HAIRPIN)
+        assert tcp(place.camera, place.laptop, "10.1.0.2", 80) == "lost"
+        assert tcp(place.camera, place.laptop, "10.2.0.1", 8080, listen=("", 80)) == "lost"  # its own router address
+        assert tcp(place.guest, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "lost"  # in no zone
+        assert tcp(place.server, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "open"
+        assert tcp(place.server, place.laptop, "2001:db8::1", 8510, listen=("", 8610)) == "open"
 
 
 def test_a_policy_from_the_firewall_decides_what_it_may_say(place: Place, enforce: Callable) -> None:
