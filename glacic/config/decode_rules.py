@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from glacic.config import values
+from glacic.config.decode_time import decode_time
 from glacic.config.model import (
     Action,
     AddressRange,
@@ -71,6 +72,7 @@ def decode_rule(block: Block, report: Report) -> Rule | None:
             reader, "reject_with", reader.choice("reject_with", RejectWith, RejectWith.ADMIN_PROHIBITED, REJECT_ALIASES)
         ),
         counter=reader.flag("counter"),
+        time=decode_time(reader, report),
         comment=reader.text("comment", lambda text: values.line_of_text(text, COMMENT_MAX)) or "",
         disabled=reader.flag("disabled"),
         spans=reader.spans,

@@ -171,6 +171,20 @@ class Zone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimeWindow:
+    """The `time` block: what a clock in `zone` reads from `from_min` up to `to_min`, minutes since midnight, on `days`.
+
+    days: 0 is Monday; never empty. A window that ends where it began or before goes over midnight, and its day is the
+    one it begins on. zone: a name of the IANA time zone database.
+    """
+
+    zone: str
+    days: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
+    from_min: int = 0
+    to_min: int = 1440
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One rule of a policy. An empty tuple or None matches everything."""
 
@@ -193,6 +207,7 @@ class Rule:
     log_level: LogLevel | None = None  # None: the kernel's own, "warn"
     reject_with: RejectWith | None = None  # None: a reset for TCP, admin-prohibited for the rest
     counter: bool = False
+    time: TimeWindow | None = None  # None: always
     comment: str = ""
     disabled: bool = False
     spans: Spans = field(default_factory=dict, compare=False, repr=False)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 from glacic.config.load import load
 from glacic.config.model import Config
 from glacic.config.policies import LearningPolicy, learning_policies
-from glacic.ctlplane import aftermath, audit, child, logs, sdnotify
+from glacic.ctlplane import aftermath, audit, child, hours, logs, sdnotify
 from glacic.ctlplane.audit import AuditTrail
 from glacic.ctlplane.changes import Changes, Wish
 from glacic.ctlplane.handlers import Handlers
@@ -120,6 +120,7 @@ class Service:
             else:
                 start.result()
                 watching = [asyncio.create_task(self._watch()), asyncio.create_task(self.changes.keep_boot_script())]
+                watching.append(asyncio.create_task(self._keep_hours()))
                 if interval_s := sdnotify.watchdog_interval_s():
                     watching.append(asyncio.create_task(_feed_watchdog(interval_s)))
                 await asyncio.wait({stopped, *watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -361,6 +362,9 @@ class Service:
             self.store.close()
         self._audit("stop")
         _log.info("stopped", ruleset="left in force" if self.applied else "not ours")
+
+    def _keep_hours(self) -> Coroutine[Any, Any, None]:
+        return hours.keep(lambda: self.config if self.applied else None, self.nft, self._changing)
 
     def _reload_soon(self) -> None:
         async def reload() -> None:

@@ -17,6 +17,7 @@ Refuses to write text: render.py does.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 
 from glacic.config.model import (
     DROP_FORWARD,
@@ -59,14 +60,16 @@ def compile_config(
     running: Mapping[str, int] | None = None,
     shapes: Mapping[str, Collection[Shape]] | None = None,
     closed: bool = False,
+    now: datetime | None = None,
 ) -> Ruleset:
     """The table for a valid configuration.
 
     running: policy numbers to keep (config.policies.learning_policies). shapes: by policy name, the shapes of key whose
     learned sets are in use; their lookups are part of the ruleset. Without them the service adds each on need.
-    closed: with a counted drop in place of each hook, for as long as no service runs.
+    closed: with a counted drop in place of each hook, for as long as no service runs. now: for rules that hold at some
+    times only (hours.renewal goes on from there); the present without it.
     """
-    return _Compiler(config, running, shapes or {}, closed=closed).ruleset()
+    return _Compiler(config, running, shapes or {}, closed=closed, now=now or datetime.now(UTC)).ruleset()
 
 
 class _Compiler:
@@ -79,10 +82,12 @@ class _Compiler:
         shapes: Mapping[str, Collection[Shape]],
         *,
         closed: bool,
+        now: datetime,
     ) -> None:
         learning = learning_policies(config, running)
         self._config = config
         self._shapes = shapes
+        self._now = now
         self._learning = {label(policy.name, policy.identity): policy for policy in learning}
         self._hooks = Hooks(config.rule_learning, learning, closed=closed)
         self._sets = Sets(config.sets)
@@ -236,7 +241,7 @@ class _Compiler:
 
     def _policy_parts(self, policy: Policy) -> list[Part]:
         learning = self._learning.get(label(policy.name, identity_of(self._config, policy.source)))
-        parts = policy_parts(policy, learning, self._hooks, self._sets)
+        parts = policy_parts(policy, learning, self._hooks, self._sets, self._now)
         if learning:
             interface = "oifname" if policy.source == FIREWALL else "iifname"
             parts += self._hooks.parts(learning, interface, self._used(learning))

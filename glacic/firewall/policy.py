@@ -7,10 +7,12 @@ own, so that it counts once. Refuses to know where the policy's chain is entered
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from glacic.config.model import FIREWALL, Action, Policy, RejectWith, Rule
 from glacic.config.policies import LearningPolicy
 from glacic.firewall.hooks import Hooks
+from glacic.firewall.hours import time_set
 from glacic.firewall.match import Sets, families, matches
 from glacic.firewall.quoting import (
     MAX_PREFIX,
@@ -39,14 +41,19 @@ def counter_name(policy: str, rule: str) -> str:
     return f"rule_{rule_identifier(policy, rule)}"
 
 
-def policy_parts(policy: Policy, learning: LearningPolicy | None, hooks: Hooks, sets: Sets) -> list[Part]:
-    """The policy's chain, behind what its rules refer to. learning: None where it does not learn."""
+def policy_parts(
+    policy: Policy, learning: LearningPolicy | None, hooks: Hooks, sets: Sets, now: datetime
+) -> list[Part]:
+    """The policy's chain, behind what its rules refer to. learning: None where it does not learn.
+
+    now: for the rules that hold at some times only.
+    """
     parts: list[Part] = []
     rules: list[NftRule] = []
     for number, rule in enumerate(policy.rules, 1):
         if rule.disabled:
             continue
-        before, found = _rule_parts(policy, number, rule, sets)
+        before, found = _rule_parts(policy, number, rule, sets, now)
         parts += before
         apart = bool(rules and rules[-1].note)  # the note above is not about this one
         note = remark(rule.comment)
@@ -58,12 +65,15 @@ def policy_parts(policy: Policy, learning: LearningPolicy | None, hooks: Hooks, 
     return [*parts, Chain(policy_chain(policy.name), (*rules, *end), note=note)]
 
 
-def _rule_parts(policy: Policy, number: int, rule: Rule, sets: Sets) -> tuple[list[Part], list[str]]:
+def _rule_parts(policy: Policy, number: int, rule: Rule, sets: Sets, now: datetime) -> tuple[list[Part], list[str]]:
     """What a rule refers to, and its lines in the policy's chain."""
     found = matches(rule, sets)
     action = _action(policy, rule)
     chain = f"rule_{number}_of_{identifier(policy.name)}"
     parts: list[Part] = []
+    if moments := time_set(policy, rule, now):
+        parts.append(moments)
+        found = [f"{match} meta time @{moments.name}".strip() for match in found]
     if rule.counter:
         parts.append(Counter(counter_name(policy.name, rule.name)))
     source_sets, sources = per_source(policy, rule, families(rule, sets))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from glacic.config.model import Action, LogLevel, Policy, PortRange, Rate, RejectWith, Rule, RuleLearning
 from glacic.config.policies import LearningPolicy
 from glacic.firewall.hooks import Hooks
@@ -16,7 +18,9 @@ SSH = (PortRange(22, 22),)
 
 def compiled(*rules: Rule, action: Action = Action.DROP, learning: LearningPolicy | None = None) -> list[Chain]:
     policy = Policy(source="lan", destination="firewall", name="p", description="why", action=action, rules=rules)
-    return [part for part in policy_parts(policy, learning, HOOKS, Sets([])) if isinstance(part, Chain)]
+    return [
+        part for part in policy_parts(policy, learning, HOOKS, Sets([]), datetime.now(UTC)) if isinstance(part, Chain)
+    ]
 
 
 def statements(chain: Chain) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from glacic.firewall.nft import Libnftables
 from glacic.firewall.render import render
 from glacic.lab.net import Network
 
+NOW = datetime(2026, 3, 25, 12, tzinfo=UTC)  # the week in which Europe puts its clocks forward
 HERE = Path(__file__).parent
 WRITE = os.environ.get("GLACIC_WRITE_GOLDEN") == "1"
 SCRIPTS = sorted(path.parent.name for path in HERE.glob("[0-9]*/conf.hcl"))
@@ -59,12 +61,12 @@ def expect(path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("topic", SCRIPTS)
 def test_the_script_is_this_one(topic: str) -> None:
-    expect(HERE / topic / "script.nft", render(compile_config(load(HERE / topic / "conf.hcl"))))
+    expect(HERE / topic / "script.nft", render(compile_config(load(HERE / topic / "conf.hcl"), now=NOW)))
 
 
 @pytest.mark.parametrize("topic", SCRIPTS)
 def test_a_kernel_takes_the_script_and_takes_it_again(topic: str, kernel: Libnftables, has_queue: bool) -> None:
-    ruleset = compile_config(load(HERE / topic / "conf.hcl"))
+    ruleset = compile_config(load(HERE / topic / "conf.hcl"), now=NOW)
     script = render(ruleset)
     if not has_queue:
         script = re.sub(r"^\t+queue num .*", "\t\tcounter drop", script, flags=re.MULTILINE)
