@@ -57,11 +57,13 @@ def decode(body: Body, source: Source, report: Report, lists: Lists) -> Config:
     config = Config(
         path=Path(source.name),
         integrity=_integrity(reader, learning[0] if learning else RuleLearning()),
+        flowtable=reader.flag("flowtable"),
         rule_learning=learning[0] if learning else RuleLearning(),
         zones=tuple(zone for block in reader.blocks("zone") if (zone := _zone(block, report))),
         policies=tuple(policy for block in reader.blocks("policy") if (policy := _policy(block, report))),
         sets=sets,
         nats=tuple(nat for block in reader.blocks("nat") if (nat := decode_nat(block, report, sets))),
+        spans=reader.spans,
     )
     reader.finish()
     return config

@@ -289,8 +289,10 @@ class Config:
 
     path: Path
     integrity: Integrity = Integrity.REPORT
+    flowtable: bool = False
     rule_learning: RuleLearning = field(default_factory=RuleLearning)
     zones: tuple[Zone, ...] = ()
     policies: tuple[Policy, ...] = ()
     sets: tuple[NamedSet, ...] = ()
     nats: tuple[Nat, ...] = ()
+    spans: Spans = field(default_factory=dict, compare=False, repr=False)

@@ -51,6 +51,9 @@ def validate(config: Config, report: Report) -> None:
         elif zone.antispoof and not zone.spans.keys() & {"interface", "interfaces"}:
             advice = "name the interfaces, or leave it out: a false source is in none of a zone's networks"
             report.error(zone.spans["antispoof"], "antispoof needs interfaces", advice)
+    if config.flowtable and not any(zone.interfaces for zone in config.zones):
+        advice = "name the interfaces of the zones, or leave it out"
+        report.error(config.spans["flowtable"], "flowtable without a zone that has interfaces", advice)
     _overlaps(config.zones, report)
     _policy_names(config.policies, report)
     for policy in config.policies:

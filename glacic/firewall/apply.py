@@ -12,6 +12,8 @@ one packet to the next, or it is refused as a whole. Refuses to touch any table 
 
 from __future__ import annotations
 
+from glacic.errors import KernelRefused
+from glacic.firewall import offload
 from glacic.firewall.claims import FAMILY, TABLE
 from glacic.firewall.nft import Nft
 from glacic.firewall.render import render, render_elements, render_live
@@ -36,7 +38,15 @@ def apply(nft: Nft, ruleset: Ruleset) -> None:
     elements. The caller sees to it that nobody makes a new one meanwhile.
     """
     present = nft.inventory()
-    nft.run(render(ruleset) if present is None else render_live(ruleset, present))
+    offloads = any(ruleset.flowtables())
+    if offloads:
+        ruleset = offload.on(ruleset, nft.interfaces())
+    try:
+        nft.run(render(ruleset) if present is None else render_live(ruleset, present))
+    except KernelRefused as error:
+        if offloads and (why := offload.lacks(nft)):
+            raise KernelRefused(f"the kernel refused the script, nothing was changed: {why}") from error
+        raise
 
 
 def refill(nft: Nft, before: Ruleset, after: Ruleset) -> bool:

@@ -33,7 +33,7 @@ from glacic.config.model import (
 )
 from glacic.config.policies import LearningPolicy, identity_of, label, learning_policies, learns
 from glacic.config.services import MANAGEMENT, SERVICES
-from glacic.firewall import nat
+from glacic.firewall import nat, offload
 from glacic.firewall.antispoof import antispoof
 from glacic.firewall.dispatch import addressless, by_destination, by_source
 from glacic.firewall.hooks import Hooks
@@ -103,6 +103,7 @@ class _Compiler:
         parts: list[Part] = [
             *self._hooks.before(),
             *self._named_sets(),
+            *([offload.flowtable(config.zones)] if config.flowtable else []),
             *antispoof(config.zones),
             *nat.prerouting(config.nats, self._sets, config.zones),
             *self._input(),
@@ -169,7 +170,7 @@ class _Compiler:
     def _forward(self) -> list[Part]:
         zones = self._config.zones
         rules = [
-            *self._before_dispatch(),
+            *self._before_dispatch(*([offload.rule()] if self._config.flowtable else [])),
             *_ERRORS,
             Rule(
                 f"icmpv6 type {{ {_NEIGHBOURS}, {_LISTENERS} }} counter drop", "Of one link only, never to be forwarded"
@@ -215,10 +216,11 @@ class _Compiler:
             parts += self._policy_parts(policy)
         return parts
 
-    def _before_dispatch(self) -> list[Rule]:
+    def _before_dispatch(self, *before_established: Rule) -> list[Rule]:
         """What input and forward begin with."""
         return [
             *self._hooks.before_established(),
+            *before_established,
             Rule("ct state established,related accept", apart=True),
             Rule("ct state invalid counter drop"),
             *self._hooks.after_established(),

@@ -3,6 +3,7 @@
     rules        every rule that counts, with what it has counted
     counters     the named counters
     flowtables   the flow tables, by name
+    interfaces   the network interfaces there are, of which a flow table needs its own
 
 libnftables can list these too, and fetches every element of every set with them: ten seconds and 1.5 GB with a million
 learned flows. The kernel itself gives each kind alone. Refuses to ask for sets or elements, and to change anything.
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 
 from glacic.errors import KernelRefused
 
-_NETLINK_NETFILTER, _NFPROTO_INET = 12, 1
+_NETLINK_ROUTE, _NETLINK_NETFILTER, _NFPROTO_INET = 0, 12, 1
 _NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _GETTABLE, _GETRULE, _GETOBJ, _GETFLOWTABLE = (
@@ -33,6 +34,8 @@ _OF_TABLE = 1  # NFTA_TABLE_NAME, NFTA_RULE_TABLE, NFTA_OBJ_TABLE, NFTA_FLOWTABL
 _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 4, 7
 _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA, _OBJ_IS_COUNTER = 2, 3, 4, 1
 _FLOWTABLE_NAME = 2
+_GETLINK, _LINK_NAME, _INTERFACE_LENGTH = 18, 3, 16  # linux/rtnetlink.h: RTM_GETLINK, IFLA_IFNAME, struct ifinfomsg
+_LINK_BODY = bytes(_INTERFACE_LENGTH)
 _EXPR_NAME, _EXPR_DATA = 1, 2
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _OBJREF_NAME = 2
@@ -76,9 +79,12 @@ class Dump:
 
     def __init__(self, table: str) -> None:
         self._table = table
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
-        self._descriptor = sock.detach()
-        weakref.finalize(self, os.close, self._descriptor)
+        self._rules, self._routes = (
+            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol).detach()
+            for protocol in (_NETLINK_NETFILTER, _NETLINK_ROUTE)
+        )
+        for descriptor in (self._rules, self._routes):
+            weakref.finalize(self, os.close, descriptor)
 
     def rules(self) -> list[CountingRule]:
         """The rules that count, in the order of the chains' making and of the rules in them. Raises KernelRefused."""
@@ -102,29 +108,42 @@ class Dump:
         """Whether there is such a table. Raises KernelRefused."""
         return bool(self._answers(_GETTABLE))
 
+    def interfaces(self) -> frozenset[str]:
+        """The names of the network interfaces there are. Raises KernelRefused."""
+        found = (dict(_attributes(one[_INTERFACE_LENGTH:])) for one in self._dumped(self._routes, _GETLINK, _LINK_BODY))
+        return frozenset(_text(one.get(_LINK_NAME, b"")) for one in found)
+
     def _answers(self, kind: int) -> list[dict[int, bytes]]:
         """The objects of one kind that are this table's, each as its attributes; none where there is no table."""
-        with socket.socket(fileno=os.dup(self._descriptor)) as sock:
+        answers = self._dumped(self._rules, kind, _of_table(self._table))
+        found = (dict(_attributes(answer[_GENERIC.size :])) for answer in answers)
+        return [one for one in found if _text(one.get(_OF_TABLE, b"")) == self._table]
+
+    def _dumped(self, descriptor: int, kind: int, body: bytes) -> list[bytes]:
+        """The payloads of one dump; none where what it is about is not there. Raises KernelRefused."""
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
             sock.settimeout(_ANSWER_S)
             for sequence in range(1, _TRIES + 1):
                 try:
-                    answers = list(_dump(sock, kind, self._table, sequence))
+                    return list(_dump(sock, kind, body, sequence))
                 except InterruptedError:
                     continue
                 except OSError as error:
                     if error.errno == errno.ENOENT:
                         return []
                     raise KernelRefused(f"cannot read the table inet {self._table}: {error.strerror}") from None
-                found = (dict(_attributes(answer[_GENERIC.size :])) for answer in answers)
-                return [one for one in found if _text(one.get(_OF_TABLE, b"")) == self._table]
         raise KernelRefused(f"the table inet {self._table} keeps changing; try again")
 
 
-def _dump(sock: socket.socket, kind: int, table: str, sequence: int) -> Iterator[bytes]:
-    """The payloads of one dump. Raises OSError; InterruptedError where the table changed meanwhile."""
-    name = table.encode() + b"\0"
-    attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(name), _OF_TABLE) + name
-    body = _GENERIC.pack(_NFPROTO_INET, 0, 0) + attribute + bytes(-len(attribute) % 4)
+def _of_table(name: str) -> bytes:
+    """The request for what is in one table of family inet."""
+    text = name.encode() + b"\0"
+    attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(text), _OF_TABLE) + text
+    return _GENERIC.pack(_NFPROTO_INET, 0, 0) + attribute + bytes(-len(attribute) % 4)
+
+
+def _dump(sock: socket.socket, kind: int, body: bytes, sequence: int) -> Iterator[bytes]:
+    """The payloads of one dump. Raises OSError; InterruptedError where it changed meanwhile."""
     sock.send(_HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, sequence, 0) + body)
     interrupted = False
     while True:

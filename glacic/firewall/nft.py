@@ -40,6 +40,9 @@ class Nft(Protocol):
     def inventory(self) -> Inventory | None:
         """What the table consists of; None where there is no table. Raises KernelRefused."""
 
+    def interfaces(self) -> frozenset[str]:
+        """The names of the network interfaces there are. Raises KernelRefused."""
+
 
 class Libnftables:
     """libnftables, in this process. It belongs to the network namespace that it is made in.
@@ -91,8 +94,17 @@ class Libnftables:
             chain["name"]: (chain["type"], chain["hook"], chain["prio"]) if "hook" in chain else None
             for chain in _objects(output, "chain")
         }
-        counters = frozenset(self.dump.counters())
-        return Inventory(chains=frozenset(hooks), sets=sets, counters=counters, hooks=hooks)
+        return Inventory(
+            chains=frozenset(hooks),
+            sets=sets,
+            counters=frozenset(self.dump.counters()),
+            flowtables=self.dump.flowtables(),
+            hooks=hooks,
+        )
+
+    def interfaces(self) -> frozenset[str]:
+        """See Nft.interfaces."""
+        return self.dump.interfaces()
 
     def rules(self, chain: str) -> dict[int, str]:
         """Handle -> text of each rule of a chain, for people; {} where nft cannot tell.
@@ -156,6 +168,10 @@ class FakeNft:
     def inventory(self) -> Inventory | None:
         """See Nft.inventory."""
         return self.present
+
+    def interfaces(self) -> frozenset[str]:
+        """See Nft.interfaces."""
+        return frozenset({"lo"})
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from glacic.firewall.claims import FAMILY, TABLE
 from glacic.firewall.match import MAX_WIDTH, filled, indented
-from glacic.firewall.ruleset import Chain, Counter, Inventory, Part, Ruleset, Set
+from glacic.firewall.quoting import quote
+from glacic.firewall.ruleset import Chain, Counter, Flowtable, Inventory, Part, Ruleset, Set
 from glacic.firewall.shapes import LEARNED
 
 _OURS = f"{FAMILY} {TABLE}"
@@ -49,6 +50,7 @@ def render_live(ruleset: Ruleset, present: Inventory) -> str:
     lines += [f"delete chain {_OURS} {name}" for name in sorted(present.chains - chains | moved)]
     lines += [f"delete set {_OURS} {name}" for name in sorted(present.sets - kept)]
     counters = {part.name for part in ruleset.counters()}
+    lines += [f"delete flowtable {_OURS} {name}" for name in sorted(present.flowtables)]  # its devices may be others
     lines += [f"delete counter {_OURS} {name}" for name in sorted(present.counters - counters)]
     return "\n".join(lines) + f"\n\n{_table(ruleset)}"
 
@@ -104,6 +106,11 @@ def _part(part: Part) -> str:
             return f"counter {part.name} {{ }}"
         case Set():
             return _set(part)
+        case Flowtable():
+            # A wildcard has no meaning to the kernel: apply.py knows which devices there are.
+            names = ", ".join(quote(name) for name in part.devices if not name.endswith("*"))
+            devices = f"\n\tdevices = {{ {names} }};" if names else ""
+            return f"flowtable {part.name} {{\n\thook ingress priority filter;{devices}\n}}"
         case Chain():
             return _chain(part)
 

@@ -75,7 +75,16 @@ class Counter:
     note: str = ""
 
 
-Part = Set | Counter | Chain
+@dataclass(frozen=True, slots=True)
+class Flowtable:
+    """A flow table: connections in it go from one of its devices to another past all chains. Names may end in `*`."""
+
+    name: str
+    devices: tuple[str, ...]
+    note: str = ""
+
+
+Part = Set | Counter | Flowtable | Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +105,10 @@ class Ruleset:
         """The named counters, in order."""
         return (part for part in self.parts if isinstance(part, Counter))
 
+    def flowtables(self) -> Iterator[Flowtable]:
+        """The flow tables, in order."""
+        return (part for part in self.parts if isinstance(part, Flowtable))
+
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
@@ -104,6 +117,7 @@ class Inventory:
     chains: frozenset[str] = frozenset()
     sets: frozenset[str] = frozenset()
     counters: frozenset[str] = frozenset()
+    flowtables: frozenset[str] = frozenset()
     hooks: Mapping[str, tuple[str, str, int] | None] = field(
         default_factory=dict, compare=False
     )  # by chain: Hook.place

@@ -170,3 +170,10 @@ def test_antispoof_needs_interfaces(errors: Check) -> None:
     (found,) = errors('zone "far" {\n  networks = ["10.0.0.0/8"]\n  ¶antispoof = true\n}')
     assert found.startswith("antispoof needs interfaces: name the interfaces")
     errors('zone "both" {\n  interface = "a0"\n  networks = ["10.0.0.0/8"]\n  antispoof = true\n}')
+
+
+def test_a_flow_table_needs_interfaces(errors: Check) -> None:
+    text = 'zone "far" {\n  networks = ["10.0.0.0/8"]\n}'
+    (found,) = errors(f"{text}\n¶flowtable = true")
+    assert found.startswith("flowtable without a zone that has interfaces: ")
+    errors(f"{text}\nflowtable = false")

@@ -18,10 +18,12 @@ import pytest
 
 from glacic.config.load import load
 from glacic.errors import ConfigError, KernelRefused
+from glacic.firewall import offload
 from glacic.firewall.apply import apply
 from glacic.firewall.compile import compile_config
 from glacic.firewall.nft import Libnftables
 from glacic.firewall.render import render
+from glacic.firewall.ruleset import Ruleset
 from glacic.lab.net import Network
 
 NOW = datetime(2026, 3, 25, 12, tzinfo=UTC)  # the week in which Europe puts its clocks forward
@@ -59,6 +61,15 @@ def expect(path: Path, text: str) -> None:
     assert text == path.read_text()
 
 
+def without_what_this_kernel_lacks(kernel: Libnftables, ruleset: Ruleset, has_queue: bool) -> tuple[Ruleset, str]:
+    """The ruleset and its script, with the interfaces that there are. Without `queue`, and flow tables, if need be."""
+    found = offload.without(ruleset) if offload.lacks(kernel) else offload.on(ruleset, kernel.interfaces())
+    script = render(found)
+    if not has_queue:
+        script = re.sub(r"^\t+queue num .*", "\t\tcounter drop", script, flags=re.MULTILINE)
+    return found, script
+
+
 @pytest.mark.parametrize("topic", SCRIPTS)
 def test_the_script_is_this_one(topic: str) -> None:
     expect(HERE / topic / "script.nft", render(compile_config(load(HERE / topic / "conf.hcl"), now=NOW)))
@@ -66,10 +77,8 @@ def test_the_script_is_this_one(topic: str) -> None:
 
 @pytest.mark.parametrize("topic", SCRIPTS)
 def test_a_kernel_takes_the_script_and_takes_it_again(topic: str, kernel: Libnftables, has_queue: bool) -> None:
-    ruleset = compile_config(load(HERE / topic / "conf.hcl"), now=NOW)
-    script = render(ruleset)
-    if not has_queue:
-        script = re.sub(r"^\t+queue num .*", "\t\tcounter drop", script, flags=re.MULTILINE)
+    compiled = compile_config(load(HERE / topic / "conf.hcl"), now=NOW)
+    ruleset, script = without_what_this_kernel_lacks(kernel, compiled, has_queue)
     kernel.run(script)
     kernel.run(script)
     inventory = kernel.inventory()
