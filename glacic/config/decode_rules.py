@@ -62,6 +62,7 @@ def decode_rule(block: Block, report: Report) -> Rule | None:
         icmp_type=each(reader, "icmp_type", _icmp_type),
         in_interface=each(reader, "in_interface", text_element(values.interface)),
         out_interface=each(reader, "out_interface", text_element(values.interface)),
+        translated=reader.flag("translated"),
         limit=reader.text("limit", values.rate, 'a rate, "10/second"'),
         limit_per_source=reader.text("limit_per_source", values.rate, 'a rate, "10/minute"'),
         connections_per_source=reader.number("connections_per_source", 0, 1, CONNECTIONS_MAX),

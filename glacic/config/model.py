@@ -199,6 +199,7 @@ class Rule:
     icmp_type: tuple[str, ...] = ()  # nft's own names or numbers as text; which family: `protos`
     in_interface: tuple[str, ...] = ()
     out_interface: tuple[str, ...] = ()
+    translated: bool = False  # only what a port forward, of anybody's table, has sent elsewhere
     limit: Rate | None = None
     limit_per_source: Rate | None = None
     connections_per_source: int = 0  # 0: as many as there are

@@ -173,8 +173,10 @@ class _Compiler:
             *self._before_dispatch(*([offload.rule()] if self._config.flowtable else [])),
             *_ERRORS,
             Rule(
-                f"icmpv6 type {{ {_NEIGHBOURS}, {_LISTENERS} }} counter drop", "Of one link only, never to be forwarded"
+                f"icmpv6 type {{ {_NEIGHBOURS} }} ip6 hoplimit 255 accept",
+                "Of one link only: what a bridge carries has passed no router (RFC 4861), all else is never forwarded",
             ),
+            Rule(f"icmpv6 type {{ {_NEIGHBOURS}, {_LISTENERS} }} counter drop"),
             *nat.to_accepted(self._config.nats),
             *self._by_source("forward"),
             Rule("counter drop", "From no zone"),

@@ -175,7 +175,8 @@ def _interfaces(incoming: Sequence[str], outgoing: Sequence[str]) -> str:
 
 
 def _ct(rule: Rule) -> str:
-    return f"ct state {','.join(rule.ct_state)}" if rule.ct_state else ""
+    state = f"ct state {','.join(rule.ct_state)}" if rule.ct_state else ""
+    return _joined(state, "ct status dnat" if rule.translated else "")
 
 
 def _protocol_groups(rule: Rule) -> Iterator[tuple[int, tuple[str, ...]]]:

@@ -63,7 +63,7 @@ def test_every_chain_and_set_is_declared_once_and_every_chain_is_reached(path: P
         for rule in chain.rules
         for name in re.findall(r"@([a-z]\w+)", unquoted(rule.statement))
     }
-    assert referred - {"th"} <= {set_.name for set_ in ruleset.sets()}
+    assert referred - {"th"} <= {part.name for part in (*ruleset.sets(), *ruleset.flowtables())}
 
 
 @every_config

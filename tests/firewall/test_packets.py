@@ -346,6 +346,15 @@ class TestHairpin:
         place.nft.run("flush chain inet glacic postrouting\n")
         assert tcp(tablet, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "lost"
 
+    def test_neighbours_on_a_bridge_find_each_other_where_the_kernel_shows_us_what_it_carries(
+        self, place: Place, enforce: Callable, tablet: Host
+    ) -> None:
+        enforce(ZONES + 'policy "lan" "lan" { action = "accept" }')
+        assert place.router.run(["sysctl", "-q", "net.bridge.bridge-nf-call-ip6tables=1"], check=False).returncode == 0
+        for host in (tablet, place.laptop):
+            host.run(["ip", "-6", "neigh", "flush", "dev", "eth0"])
+        assert tcp(tablet, place.laptop, "fd01::2", 8080) == "open"
+
     def test_the_service_sees_a_client_of_another_network_as_itself(self, place: Place, enforce: Callable) -> None:
         enforce(ZONES + HAIRPIN)
         with place.laptop.call(bound, *UDP_ANYWHERE, 80) as listener:

@@ -263,3 +263,27 @@ class TestCounters:
         assert self.counted(place, "web") == 2
         apply(place.nft, compile_config(config(ZONES)))
         assert place.nft.dump.counters() == {}
+
+
+def test_a_rule_can_be_for_what_somebody_elses_port_forward_has_sent_here(place: Place, enforce: Callable) -> None:
+    enforce(
+        ZONES
+        + """
+    policy "wan" "lan" {
+      rule "published" {
+        proto      = "tcp"
+        translated = true
+        action     = "accept"
+      }
+    }
+    """
+    )
+    place.nft.run(
+        "table ip theirs {\n chain pre {\n  type nat hook prerouting priority dstnat;\n"
+        "  ip daddr 192.0.2.1 tcp dport 8080 dnat to 10.1.0.2:80\n }\n}\n"
+    )
+    try:
+        assert tcp(place.server, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "open"
+        assert tcp(place.server, place.laptop, "10.1.0.2", 80) == "lost"
+    finally:
+        place.nft.run("delete table ip theirs\n")

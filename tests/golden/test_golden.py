@@ -30,6 +30,10 @@ NOW = datetime(2026, 3, 25, 12, tzinfo=UTC)  # the week in which Europe puts its
 HERE = Path(__file__).parent
 WRITE = os.environ.get("GLACIC_WRITE_GOLDEN") == "1"
 SCRIPTS = sorted(path.parent.name for path in HERE.glob("[0-9]*/conf.hcl"))
+CONFIGS = [
+    *(HERE / topic / "conf.hcl" for topic in SCRIPTS),
+    *sorted((HERE.parents[1] / "configs").glob("*.hcl")),  # the worked examples
+]
 ERRORS = sorted(path.parent.name for path in HERE.glob("e[0-9]*/conf.hcl"))
 
 HOOK = re.compile(
@@ -75,9 +79,9 @@ def test_the_script_is_this_one(topic: str) -> None:
     expect(HERE / topic / "script.nft", render(compile_config(load(HERE / topic / "conf.hcl"), now=NOW)))
 
 
-@pytest.mark.parametrize("topic", SCRIPTS)
-def test_a_kernel_takes_the_script_and_takes_it_again(topic: str, kernel: Libnftables, has_queue: bool) -> None:
-    compiled = compile_config(load(HERE / topic / "conf.hcl"), now=NOW)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_kernel_takes_the_script_and_takes_it_again(path: Path, kernel: Libnftables, has_queue: bool) -> None:
+    compiled = compile_config(load(path), now=NOW)
     ruleset, script = without_what_this_kernel_lacks(kernel, compiled, has_queue)
     kernel.run(script)
     kernel.run(script)

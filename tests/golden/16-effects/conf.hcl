@@ -41,6 +41,12 @@ policy "wan" "firewall" {
     action                 = "accept"
   }
 
+  rule "published" {
+    proto      = "tcp"
+    translated = true
+    action     = "accept"
+  }
+
   rule "nobody is there" {
     proto       = "udp"
     reject_with = "port-unreachable"
