@@ -364,7 +364,10 @@ class Service:
         _log.info("stopped", ruleset="left in force" if self.applied else "not ours")
 
     def _keep_hours(self) -> Coroutine[Any, Any, None]:
-        return hours.keep(lambda: self.config if self.applied else None, self.nft, self._changing)
+        def timed() -> Config | None:
+            return self.config if self.applied and not self.changes.revisions.standing().panic else None
+
+        return hours.keep(timed, self.nft, self.changing)
 
     def _reload_soon(self) -> None:
         async def reload() -> None:

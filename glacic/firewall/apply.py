@@ -12,6 +12,9 @@ one packet to the next, or it is refused as a whole. Refuses to touch any table 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from glacic.errors import KernelRefused
 from glacic.firewall import offload
 from glacic.firewall.claims import FAMILY, TABLE
@@ -27,8 +30,8 @@ def prepare(nft: Nft) -> None:
 
 def check(nft: Nft, ruleset: Ruleset) -> None:
     """Have the kernel look at the very script that apply() would run now. Raises KernelRefused."""
-    present = nft.inventory()
-    nft.check(render(ruleset) if present is None else render_live(ruleset, present))
+    with _explained(nft, ruleset):
+        nft.check(_script(nft, ruleset))
 
 
 def apply(nft: Nft, ruleset: Ruleset) -> None:
@@ -37,14 +40,25 @@ def apply(nft: Nft, ruleset: Ruleset) -> None:
     Learned sets are kept that the ruleset declares (compile_config's `shapes`), all others are dropped with their
     elements. The caller sees to it that nobody makes a new one meanwhile.
     """
+    with _explained(nft, ruleset):
+        nft.run(_script(nft, ruleset))
+
+
+def _script(nft: Nft, ruleset: Ruleset) -> str:
+    """What turns the table that there is into this one, with the interfaces that there are."""
     present = nft.inventory()
-    offloads = any(ruleset.flowtables())
-    if offloads:
+    if any(ruleset.flowtables()):
         ruleset = offload.on(ruleset, nft.interfaces())
+    return render(ruleset) if present is None else render_live(ruleset, present)
+
+
+@contextmanager
+def _explained(nft: Nft, ruleset: Ruleset) -> Iterator[None]:
+    """A refusal says so where the kernel has no flow tables; by itself it speaks of a missing file."""
     try:
-        nft.run(render(ruleset) if present is None else render_live(ruleset, present))
+        yield
     except KernelRefused as error:
-        if offloads and (why := offload.lacks(nft)):
+        if any(ruleset.flowtables()) and (why := offload.lacks(nft)):
             raise KernelRefused(f"the kernel refused the script, nothing was changed: {why}") from error
         raise
 

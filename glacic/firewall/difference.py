@@ -17,6 +17,7 @@ REMOVED = "removed"
 CHANGED = "changed"
 
 _PART = re.compile(r"^\t(chain|set|counter|map|flowtable) (\S+) \{")
+TIMES = "time_"  # begins the name of a set of moments
 _CONTEXT = 2  # unchanged lines around a change
 _ELEMENTS = "elements = {"
 _ELEMENTS_MAX = 40  # of one set that are shown; a list may have a hundred thousand, and a person reads none of them
@@ -51,21 +52,27 @@ def as_rows(changes: tuple[PartChange, ...]) -> list[dict[str, Any]]:
 
 
 def _parts(script: str) -> Iterator[tuple[tuple[str, str], list[str]]]:
-    """(kind, name) and the lines of each part. Comments are for readers of the script: they change nothing."""
+    """(kind, name) and the lines of each part. Comments are for readers of the script: they change nothing.
+
+    But for the times at which a rule holds: their moments are others each week, and it is the comment that says what
+    they mean (hours.py).
+    """
     key: tuple[str, str] | None = None
     lines: list[str] = []
+    remarks: list[str] = []
     for line in script.splitlines():
         if key is None:
             opened = _PART.match(line)
             if opened is None:
+                remarks = [*remarks, line.strip()] if line.startswith("\t#") else []
                 continue
             key, lines = (opened[1], opened[2]), []
             if line.endswith("}"):  # a part of one line
                 yield key, [line.strip()]
                 key = None
         elif line == "\t}":
-            yield key, lines
-            key = None
+            yield key, remarks[:1] if key[1].startswith(TIMES) else lines
+            key, remarks = None, []
         elif line.strip() and not line.lstrip("\t").startswith("#"):
             lines.append(line.removeprefix("\t\t").expandtabs(4))
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from glacic.config.model import Action, Config, Policy, Rule, TimeWindow
 from glacic.config.timetable import spans, weeks
 from glacic.firewall.claims import FAMILY, TABLE
+from glacic.firewall.difference import TIMES
 from glacic.firewall.quoting import remark, rule_identifier
 from glacic.firewall.ruleset import Set
 
@@ -34,7 +35,7 @@ def time_set(policy: Policy, rule: Rule, now: datetime) -> Set | None:
         f"In seconds since 1970, until {until:%Y-%m-%d}; the service fills it anew each week"
     )
     elements = tuple(f"{first}-{end}" for first, end in _moments(rule, rule.time, now))
-    name = f"time_{rule_identifier(policy.name, rule.name)}"
+    name = f"{TIMES}{rule_identifier(policy.name, rule.name)}"
     return Set(name, "typeof meta time; flags interval;", elements, note=note)
 
 

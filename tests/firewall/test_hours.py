@@ -11,7 +11,9 @@ import pytest
 from glacic.config.model import Action, Config, Policy, Rule, TimeWindow
 from glacic.firewall.apply import apply
 from glacic.firewall.compile import compile_config
+from glacic.firewall.difference import difference
 from glacic.firewall.hours import renewal, time_set
+from glacic.firewall.render import render
 
 from .conftest import ZONES, Place, udp
 
@@ -138,3 +140,15 @@ def test_a_renewal_says_the_same_as_a_new_ruleset(place: Place, config: Callable
     place.nft.run(renewal(loaded, NOW))
     assert listed() == fresh
     assert renewal(config(ZONES), NOW) == ""
+
+
+def test_another_week_is_no_difference_and_other_hours_are(config: Callable[[str], Config]) -> None:
+    text = timed('from = "22:00"\nto = "06:00"\nzone = "Europe/Zurich"')
+    old = render(compile_config(config(text), now=NOW))
+    assert difference(old, render(compile_config(config(text), now=NOW + timedelta(weeks=9)))) == ()
+    (change,) = difference(old, render(compile_config(config(text.replace("22:00", "21:30")), now=NOW)))
+    assert (change.kind, change.name) == ("set", "time_now_of_lan_wan")
+    assert [line for line in change.lines if line[0] in "+-"] == [
+        "-# lan_wan, now: every day, 22:00 to 06:00, Europe/Zurich",
+        "+# lan_wan, now: every day, 21:30 to 06:00, Europe/Zurich",
+    ]

@@ -10,6 +10,7 @@ from glacic.config.model import Config, Zone
 from glacic.errors import KernelRefused
 from glacic.firewall import offload
 from glacic.firewall.apply import apply
+from glacic.firewall.boot import boot_script
 from glacic.firewall.compile import compile_config
 from glacic.firewall.nft import FakeNft, Libnftables
 from glacic.firewall.render import render, render_live
@@ -67,6 +68,10 @@ def test_a_kernel_that_has_none_is_told_from_another_mistake(config: Callable[[s
         apply(FakeNft(refuses=("flow add",)), ruleset)
     with pytest.raises(KernelRefused, match=r"^line "):
         apply(FakeNft(refuses=("goto forward_lan",)), ruleset)
+
+
+def test_a_boot_is_without_it(config: Callable[[str], Config]) -> None:
+    assert "offloaded" not in boot_script(config(TEXT), (), ())
 
 
 def test_the_kernel_at_hand_is_tried_and_nothing_is_left_of_it(nft: Libnftables) -> None:
