@@ -27,7 +27,7 @@ def test_unknown_names_are_told_with_what_may_be_meant(errors: Check) -> None:
     assert found[1].startswith("unknown attribute xyzzy in rule_learning: known here: cache_size, database,")
     assert found[2] == "unknown block zone in rule_learning: rule_learning has no blocks"
     assert found[3] == 'unknown block zoen in the configuration: did you mean "zone"?'
-    assert found[4] == "unknown attribute foo in the configuration: known here: include, integrity"
+    assert found[4] == "unknown attribute foo in the configuration: known here: flowtable, include, integrity"
     assert found[5] == "rule_learning is a block: write `rule_learning { ... }`, without the equals sign"
 
 

@@ -72,7 +72,11 @@ def test_every_golden_script_is_split_into_its_parts() -> None:
     assert scripts
     for path in scripts:
         text = path.read_text()
-        names = [line.split()[1] for line in text.splitlines() if line.startswith(("\tchain ", "\tset ", "\tcounter "))]
+        names = [
+            line.split()[1]
+            for line in text.splitlines()
+            if line.startswith(("\tchain ", "\tset ", "\tcounter ", "\tflowtable "))
+        ]
         assert [change.name for change in difference("", text)] == names, path
 
 

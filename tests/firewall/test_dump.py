@@ -65,6 +65,11 @@ def test_where_there_is_no_table_there_is_nothing(scratch: Host) -> None:
     assert nothing.flowtables() == frozenset()
 
 
+def test_interfaces_are_those_of_its_namespace(scratch: Host) -> None:
+    scratch.ip("link add lan0 type bridge", "link add wl-0 type bridge")
+    assert scratch.call(Dump, "glacic").interfaces() == {"lo", "lan0", "wl-0"}
+
+
 def test_many_rules_come_whole_and_in_order(scratch: Host, nft: Libnftables) -> None:
     rules = "".join(f'tcp dport {port} counter accept comment "{port}"\n' for port in range(1, 3001))
     nft.run(f"table inet glacic {{\n chain c {{\n{rules}}}\n}}\n")
