@@ -27,7 +27,10 @@ _RULE = (
     "name action protos dest_port source_port src_ip dest_ip ct_state icmp_type in_interface out_interface translated "
     "limit limit_per_source connections_per_source log log_group log_level reject_with counter comment disabled spans"
 )
-_NAT = "name kind family in_interface out_interface src_ip dest_ip protos dest_port to_ip to_port hairpin description spans"
+_NAT = (
+    "name kind family in_interface out_interface src_ip dest_ip protos dest_port to_ip to_port hairpin description "
+    "spans"
+)
 # antispoof: a Probe is taken to come in where the way back to its source leads.
 _ZONE = "name interfaces networks external antispoof identity services management description spans"
 
