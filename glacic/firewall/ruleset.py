@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-_PRIORITIES = {"dstnat": -100, "filter": 0, "srcnat": 100}  # nft(8), "standard priority names", of family inet
+_PRIORITIES = {
+    "raw": -300,
+    "dstnat": -100,
+    "filter": 0,
+    "srcnat": 100,
+}  # nft(8), "standard priority names", of family inet
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,15 @@ CHECKED = ZONES.replace("external  = true", "external  = true\n  antispoof = tru
 CHECKED = CHECKED.replace('{ interface = "lan0" }', '{\n  interface = "lan0"\n  antispoof = true\n}')
 
 
+def named(value: object) -> str | None:
+    """An id for a packet: its addresses."""
+    if not isinstance(value, bytes) or len(value) < 20:
+        return None if isinstance(value, bytes) else str(value)
+    family, at, length = (socket.AF_INET6, 8, 16) if value[0] >> 4 == 6 else (socket.AF_INET, 12, 4)
+    ends = (socket.inet_ntop(family, value[start : start + length]) for start in (at, at + length))
+    return "->".join(ends)
+
+
 def udp(source: str, to: str, ports: tuple[int, int] = (1000, 443)) -> bytes:
     """An IP packet with one byte in UDP, without checksums of UDP."""
     datagram = struct.pack("!HHHH", *ports, 9, 0) + b"?"
@@ -69,6 +78,7 @@ def dropped(place: Place) -> int:
         ("server", udp("fd01::2", "2001:db8::1"), bytes.fromhex("020000000901")),
         ("server", udp("10.1.0.2", "255.255.255.255", (67, 69)), EVERYBODY),
     ],
+    ids=named,
 )
 def test_a_source_that_answers_would_not_go_back_to_is_dropped(
     place: Place, enforce: Callable, who: str, packet: bytes, to: bytes
@@ -92,6 +102,7 @@ def test_a_source_that_answers_would_not_go_back_to_is_dropped(
         ("server", udp("10.99.0.1", "255.255.255.255", (67, 68)), EVERYBODY),  # a lease is offered
         ("guest", udp("10.1.0.2", "10.3.0.1"), bytes.fromhex("020000000301")),  # this zone did not ask
     ],
+    ids=named,
 )
 def test_a_source_at_its_place_or_without_an_address_is_not(
     place: Place, enforce: Callable, who: str, packet: bytes, to: bytes
