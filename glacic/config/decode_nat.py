@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from glacic.config import values
 from glacic.config.decode_rules import (
+    DESCRIPTION_MAX,
     RULE_NAME_MAX,
     addresses,
     each,
@@ -24,7 +25,6 @@ from glacic.config.source import did_you_mean, listed
 from glacic.config.syntax import Block
 from glacic.config.values import Invalid
 
-DESCRIPTION_MAX = 1024  # bytes
 NAT_ALIASES = {"port_forward": NatKind.DNAT, "port-forward": NatKind.DNAT, "forward": NatKind.DNAT}
 FAMILIES = {"ipv4": 4, "ipv6": 6, "both": 0}
 

@@ -35,6 +35,7 @@ T = TypeVar("T")
 RULE_NAME_MAX = 100  # bytes
 COMMENT_MAX = 128  # bytes, NFTNL_UDATA_COMMENT_MAXLEN of nft
 LOG_PREFIX_MAX = 127  # bytes, NF_LOG_PREFIXLEN - 1, linux/netfilter/nf_log.h
+DESCRIPTION_MAX = 1024  # bytes
 LOG_GROUP_MAX = 65535  # 16 bits, linux/netfilter/nfnetlink_log.h
 CONNECTIONS_MAX = 65535  # the kernel walks the list of a source's connections for each new one (nf_conncount.c)
 LEVEL_ALIASES = {"warning": LogLevel.WARN, "error": LogLevel.ERR, "emergency": LogLevel.EMERG}
