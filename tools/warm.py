@@ -9,7 +9,6 @@ service that may not write there could never make them itself, and would need a 
 
 from __future__ import annotations
 
-import builtins
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +25,7 @@ def main(stage: str, final: str) -> int:
         return stage + str(name) if str(name).startswith(f"{final}/") else str(name)
 
     def opened(name: Any, *args: Any, **named: Any) -> IO[Any]:
-        return builtins.open(staged(name), *args, **named)
+        return Path(staged(name)).open(*args, **named)
 
     class Staged:
         """What lark does with files, on the staged ones."""

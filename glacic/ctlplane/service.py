@@ -245,7 +245,7 @@ class Service:
         _log.error("the configuration is broken; what was in force before is, closed for everything new", error=broken)
 
     async def _start_worker(self) -> None:
-        self.worker = child.Worker()
+        self.worker = child.Worker(Path(settings_of(self.config, (), self.state_dir).database).parent)
         await self.worker.start()
         self.worker_starts += 1
 

@@ -5,7 +5,6 @@ it, and the kernel and the initial ramdisk that Debian's kernel package made in 
 no network: everything that a test of the package needs to be installed there is in PACKAGES. It is made once for each
 version of this recipe. Refuses to put anything of Glacic into it: a test brings that.
 """
-# ruff: noqa: S603, S607 -- fixed commands of Debian's own, found on PATH as an administrator's shell finds them
 
 from __future__ import annotations
 
@@ -86,8 +85,12 @@ set -e
 echo lab > "$1/etc/hostname"
 echo 0123456789abcdef0123456789abcdef > "$1/etc/machine-id"
 passwd --root "$1" --delete root > /dev/null
-mkdir -p "$1/etc/systemd/system.conf.d" "$1/etc/systemd/journald.conf.d" "$1{os.path.dirname(AGENT)}"
-printf '[Manager]\\nDefaultTimeoutStartSec=300s\\nDefaultTimeoutStopSec=300s\\n' > "$1/etc/systemd/system.conf.d/lab.conf"
+mkdir -p "$1/etc/systemd/system.conf.d" "$1/etc/systemd/journald.conf.d" "$1{Path(AGENT).parent}"
+cat > "$1/etc/systemd/system.conf.d/lab.conf" << 'END'
+[Manager]
+DefaultTimeoutStartSec=300s
+DefaultTimeoutStopSec=300s
+END
 printf '[Journal]\\nStorage=persistent\\n' > "$1/etc/systemd/journald.conf.d/lab.conf"
 cat > "$1{AGENT}" << 'END'
 {_AGENT_SCRIPT}END
