@@ -99,12 +99,12 @@ def started(say: Callable[[str], None]) -> Iterator[Machine]:
     """A booted guest, ended with the block. Raises LabError."""
     require(NEEDS, "a virtual machine")
     made = image.fetch(say)
-    with ends_cleanly(), shared_folder() as shared:
+    with ends_cleanly(), shared_folder() as shared, (shared / "qemu").open("wb") as said:
         (shared / "console").touch()
         process = subprocess.Popen(
             _command(made, shared),
             stdin=subprocess.DEVNULL,
-            stdout=(shared / "qemu").open("wb"),
+            stdout=said,
             stderr=subprocess.STDOUT,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(shared)},
             start_new_session=True,
