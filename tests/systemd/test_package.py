@@ -61,6 +61,10 @@ systemd-run --quiet --unit=session ip netns exec peer bash -c 'exec 3<>/dev/tcp/
 until [ -e /run/session ]; do sleep 0.2; done
 """
 REACH = "ip netns exec peer timeout 60 bash -c 'exec 3<>/dev/tcp/10.9.0.1/22 && head -c 7 <&3'"
+ORDER = (
+    "for unit in glacic-boot.service glacic.service network-pre.target peer.service; do\n"
+    "systemctl show -P ActiveEnterTimestampMonotonic $unit; done"
+)
 ECHO = "ip netns exec peer timeout 60 bash -c 'exec 3<>/dev/tcp/10.9.0.1/2222 && echo hello >&3 && head -n 1 <&3'"
 STATE = "systemctl is-active glacic.service; systemctl show -P NRestarts glacic.service; glacic status --json"
 RULES = "nft -s list table inet glacic"
@@ -208,18 +212,25 @@ def _rebooted(see: See) -> None:
     see("after the reboot", STATE)
     see("the system after the reboot", f"systemctl is-system-running; {FAILED}")
     see("reached after the reboot", REACH)
+    see("the order of the boot", ORDER)
     see("flows after the reboot", "glacic flows list --json")
 
 
 def _rebooted_broken(see: See) -> None:
     see("broken", STATE)
-    see("the rules of a broken configuration", RULES)
-    see("the boot unit", "systemctl show -P ActiveState,ConditionResult glacic-boot.service")
+    see("the boot unit", "systemctl is-active glacic-boot.service")
+    see("reached while it is broken", REACH)
+    see("learned before it was broken", ECHO)
+    see("new while it is broken", REACH.replace("/22 ", "/2223 ").replace("timeout 60", "timeout 5"))
+    see(
+        "dropped while it is broken",
+        "nft list table inet glacic | grep -c 'counter packets [1-9][0-9]* bytes [0-9]* drop'",
+    )
     see("the log of a broken configuration", "journalctl --no-pager -b -u glacic.service")
 
 
 def _upgraded_and_removed(see: See, package: str) -> None:
-    see("the start after mending", "systemctl restart glacic.service")
+    see("mended", "systemctl reload glacic.service && glacic status --json")
     see("the upgrade", f"DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i {package}", 600)
     see("upgraded", STATE)
     see("version", "dpkg-query -W -f '${Version}' glacic")
@@ -324,6 +335,30 @@ def test_it_is_back_after_a_power_cut_with_what_it_learned(story: Story) -> None
     assert story.output("the system after the reboot") == "running"
     assert story.output("reached after the reboot") == "SSH-2.0"
     assert len(story.document("flows after the reboot")) == 1
+
+
+def test_the_ruleset_is_there_before_the_network(story: Story) -> None:
+    times = [int(line) for line in story.output("the order of the boot").splitlines()]
+    assert times == sorted(times)
+    assert times[0] > 0
+
+
+def test_a_mistake_in_the_file_at_boot_leaves_the_machine_closed_reachable_and_loud(story: Story) -> None:
+    state, _, document = story.output("broken").split("\n", 2)
+    status = json.loads(document)
+    assert (state, status["state"]) == ("active", "degraded")
+    assert "dorp" in status["reason"]
+    assert story.output("the boot unit") == "active"
+    assert story.output("reached while it is broken") == "SSH-2.0", "management"
+    assert story.output("learned before it was broken") == "hello"
+    assert story["new while it is broken"].status == 124, "no answer"
+    assert int(story.output("dropped while it is broken")) > 0
+    assert "dorp" in story.output("the log of a broken configuration")
+
+
+def test_a_reload_with_the_mistake_mended_opens_it_again(story: Story) -> None:
+    assert story["mended"].status == 0, story.output("mended")
+    assert story.document("mended")["state"] == "running"
 
 
 def test_an_upgrade_keeps_the_service_the_configuration_and_the_flows(story: Story) -> None:

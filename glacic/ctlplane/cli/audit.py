@@ -114,9 +114,11 @@ def _append(options: Options, action: str, args: dict[str, Any], outcome: str) -
 
     from glacic.ctlplane import audit
     from glacic.ctlplane.origin import found_of, told
+    from glacic.ctlplane.owner import work_as_owner
     from glacic.ctlplane.rights import name_of
 
     who, source = f"user {name_of(os.getuid())}", found_of(os.getpid(), told())
+    work_as_owner(options.state_dir)
     try:
         audit.AuditTrail(options.state_dir / audit.NAME).append(
             who=who, action=action, args=args, outcome=outcome, source=source
