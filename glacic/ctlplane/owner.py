@@ -44,7 +44,7 @@ def refuse_foreign(folder: Path) -> None:
     if owner is not None:
         name = _name(owner[0])
         raise GlacicError(
-            f"the state directory {folder} belongs to user {name}, whose service could not read what root leaves there: "
+            f"the state directory {folder} belongs to user {name}, whose service could not read what root leaves: "
             "start it with `systemctl start glacic`, or name another --state-dir"
         )
 
