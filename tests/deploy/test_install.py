@@ -47,6 +47,7 @@ def test_everything_is_below_the_prefix_but_the_configuration(installed: Path) -
         "opt/glacic/lib/systemd/system/glacic-boot.service",
         "opt/glacic/lib/sysusers.d/glacic.conf",
         "opt/glacic/lib/tmpfiles.d/glacic.conf",
+        "opt/glacic/share/man/man8/glacic.8",
         "opt/glacic/share/doc/glacic/configs/home.hcl",
     ):
         assert name in there
