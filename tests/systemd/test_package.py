@@ -40,7 +40,7 @@ Before=network.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -ec 'ip netns add peer; ip link add lan0 type veth peer name eth0 netns peer; \\
+ExecStart=/bin/sh -ec 'ip netns add peer; ip link add lan0 type veth peer name eth0 address 02:00:00:00:00:02 netns peer; \\
     ip addr add 10.9.0.1/24 dev lan0; ip link set lan0 up; \\
     ip -n peer addr add 10.9.0.2/24 dev eth0; ip -n peer link set eth0 up'
 [Install]
