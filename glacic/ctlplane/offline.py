@@ -16,7 +16,6 @@ from glacic.config.policies import LearningPolicy, label, learning_policies
 from glacic.ctlplane import guard
 from glacic.ctlplane.conntrack import macs_by_address
 from glacic.ctlplane.elements import KernelSets
-from glacic.ctlplane.owner import work_as_owner
 from glacic.ctlplane.retrace import Judge
 from glacic.ctlplane.revisions import Origin, Revision, Revisions, trial_dict, write_whole
 from glacic.ctlplane.settings import settings_of
@@ -53,7 +52,6 @@ def change_offline(
     Raises KernelRefused, StoreError, GlacicError; then what is in force is what it was.
     """
     make_folder(state_dir)
-    work_as_owner(state_dir)
     if origin.source and not force:
         _with_store(config, state_dir, lambda store, _: refuse_to_cut(_judge(config, store), origin.source))
     revisions = Revisions(state_dir)
@@ -77,7 +75,6 @@ def change_offline(
 
 def revert_offline(state_dir: Path) -> int | None:
     """The change on trial ends: the revision before it comes back in force, None for no ruleset at all."""
-    work_as_owner(state_dir)
     revisions = Revisions(state_dir)
     standing = revisions.standing()
     if standing.trial is None:
@@ -104,7 +101,6 @@ def difference_offline(config: Config, state_dir: Path) -> dict[str, Any]:
 
 def confirm_offline(state_dir: Path) -> Revision:
     """What is on trial stays. Raises GlacicError where nothing is."""
-    work_as_owner(state_dir)
     revision = Revisions(state_dir).confirm()
     write_boot(standing_config(state_dir), state_dir)
     return revision
@@ -114,7 +110,6 @@ def rollback_offline(
     state_dir: Path, file: Path, number: int | None, origin: Origin, trial_s: float | None, force: bool = False
 ) -> dict[str, Any]:
     """An earlier revision; without a number the one before. file: the configuration, which the next start leaves."""
-    work_as_owner(state_dir)
     revisions = Revisions(state_dir)
     standing = revisions.standing()
     old = revisions.document(standing.in_force)["script"] if standing.in_force is not None else ""
@@ -135,7 +130,6 @@ def rollback_offline(
 def panic_offline(config: Config, state_dir: Path, *, on: bool) -> None:
     """Management and nothing else, or what is in force. Remembered, for the next start and the next boot."""
     make_folder(state_dir)
-    work_as_owner(state_dir)
     Revisions(state_dir).panic(on)
     apply_offline(config, state_dir)
     write_boot(config, state_dir)

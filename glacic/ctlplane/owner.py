@@ -4,7 +4,7 @@ The service runs as a user of its own, and administrators run `glacic apply` or 
 in another user's folder can be led astray there (a link in place of a file), and leaves files that this user cannot
 read. So such a command takes the owner's place for files alone: the kernel's "file system user" (setfsuid(2)), which
 keeps CAP_NET_ADMIN and gives up what overrides the rights of files. Reading everything is taken back: modules and
-configurations may lie where only root reads. It holds for the calling thread, until it starts another program.
+configurations may lie where only root reads. It holds for the calling thread, and not for programs that it starts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import ctypes
 import os
 import pwd
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from glacic.errors import GlacicError
@@ -22,20 +24,31 @@ _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 _CAP_DAC_READ_SEARCH = 2
 
 
-def work_as_owner(folder: Path) -> None:
-    """From now on, touch files as the owner of this folder would, where this is root and that one is not.
+@contextmanager
+def as_owner(folder: Path) -> Iterator[None]:
+    """Within the block, touch files as the owner of this folder would, where this is root and that one is not.
 
     A folder that is not there yet will be root's. Raises GlacicError."""
     owner = _foreign_owner(folder)
     if owner is None:
+        yield
         return
-    uid, gid = owner
     libc = ctypes.CDLL(None)
-    libc.setfsgid(gid)
-    libc.setfsuid(uid)
-    if (libc.setfsuid(_ASK), libc.setfsgid(_ASK)) != owner:
-        raise GlacicError(f"cannot work in {folder} as its owner, user {_name(uid)}")
-    _read_everything(libc)
+    before = libc.setfsuid(_ASK), libc.setfsgid(_ASK)
+    try:
+        if _become(libc, owner) != owner:
+            raise GlacicError(f"cannot work in {folder} as its owner, user {_name(owner[0])}")
+        _read_everything(libc)
+        yield
+    finally:
+        _become(libc, before)  # back at root, what went with the change of user comes back by itself
+
+
+def _become(libc: ctypes.CDLL, user: tuple[int, int]) -> tuple[int, int]:
+    """Change the file system user and group. Returns what they are then: these calls tell no failure."""
+    libc.setfsgid(user[1])
+    libc.setfsuid(user[0])
+    return libc.setfsuid(_ASK), libc.setfsgid(_ASK)
 
 
 def refuse_foreign(folder: Path) -> None:

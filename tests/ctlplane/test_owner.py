@@ -1,4 +1,4 @@
-"""Root works in the service's folder as the service: tried in processes of its own, because it cannot be taken back."""
+"""Root works in the service's folder as the service: tried in processes of its own, whose rights may be spoiled."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
 import glacic
-from glacic.ctlplane.owner import refuse_foreign, work_as_owner
+from glacic.ctlplane.owner import as_owner, refuse_foreign
 from glacic.errors import GlacicError
 
 NOBODY = 65534
@@ -27,22 +28,22 @@ def state(tmp_path: Path) -> Path:
     return made
 
 
-def as_owner(state: Path, code: str, *, before: str = "") -> subprocess.CompletedProcess[str]:
-    text = f"from pathlib import Path\nfrom glacic.ctlplane.owner import work_as_owner\nstate = Path({str(state)!r})\n"
-    text += f"{before}\nwork_as_owner(state)\n{code}"
+def working(state: Path, code: str, *, before: str = "") -> subprocess.CompletedProcess[str]:
+    text = f"from pathlib import Path\nfrom glacic.ctlplane.owner import as_owner\nstate = Path({str(state)!r})\n"
+    text += f"{before}\nwith as_owner(state):\n{indent(code, '    ')}"
     environment = {**os.environ, "PYTHONPATH": str(Path(glacic.__file__).parents[1])}
     return subprocess.run([sys.executable, "-P", "-c", text], capture_output=True, text=True, env=environment)
 
 
 def test_what_it_writes_there_is_the_services(state: Path) -> None:
-    done = as_owner(state, "(state / 'history').mkdir()\n(state / 'history' / '1').write_text('x')")
+    done = working(state, "(state / 'history').mkdir()\n(state / 'history' / '1').write_text('x')")
     assert done.returncode == 0, done.stderr
     assert {path.stat().st_uid for path in state.rglob("*")} == {NOBODY}
 
 
 def test_a_database_made_there_is_the_services(state: Path) -> None:
     code = "from glacic.learning.store import Store\nwith Store.open(state / 'flows.db') as store: store.numbers()"
-    done = as_owner(state, code)
+    done = working(state, code)
     assert done.returncode == 0, done.stderr
     assert {path.stat().st_uid for path in state.rglob("*")} == {NOBODY}
 
@@ -52,7 +53,7 @@ def test_a_link_that_somebody_laid_there_leads_nowhere(state: Path, tmp_path: Pa
     secret.write_text("root's")
     secret.chmod(0o600)
     (state / "lock").symlink_to(secret)
-    done = as_owner(state, "(state / 'lock').open('w')")
+    done = working(state, "(state / 'lock').open('w')")
     assert "PermissionError" in done.stderr
     assert secret.read_text() == "root's"
 
@@ -63,7 +64,7 @@ def test_it_still_changes_the_kernels_tables(state: Path) -> None:
         "from glacic.firewall.nft import Libnftables\n"
         "Libnftables().run('table inet probe\\ndelete table inet probe')\nprint('loaded')"
     )
-    done = as_owner(state, code, before=namespace)
+    done = working(state, code, before=namespace)
     assert done.stdout == "loaded\n", done.stderr
 
 
@@ -71,15 +72,26 @@ def test_it_still_reads_what_only_root_may_read(state: Path, tmp_path: Path) -> 
     config = tmp_path / "private.hcl"
     config.write_text("# an administrator's own\n")
     config.chmod(0o600)
-    done = as_owner(state, f"print(Path({str(config)!r}).read_text())")
+    done = working(state, f"print(Path({str(config)!r}).read_text())")
     assert "administrator" in done.stdout, done.stderr
 
 
-def test_in_its_own_folder_root_stays_root(tmp_path: Path) -> None:
-    work_as_owner(tmp_path)
-    work_as_owner(tmp_path / "missing")
-    (tmp_path / "file").touch()
+@pytest.mark.parametrize("folder", ["", "missing"])
+def test_in_its_own_folder_root_stays_root(tmp_path: Path, folder: str) -> None:
+    with as_owner(tmp_path / folder):
+        (tmp_path / "file").touch()
     assert (tmp_path / "file").stat().st_uid == 0
+
+
+def test_behind_the_block_root_is_root_again(state: Path) -> None:
+    rights = Path("/proc/thread-self/status").read_text()
+    with pytest.raises(ZeroDivisionError), as_owner(state):
+        raise ZeroDivisionError
+    now = Path("/proc/thread-self/status").read_text()
+    for name in ("Uid", "Gid", "CapEff", "CapPrm"):
+        assert [line for line in rights.splitlines() if line.startswith(name)] == [
+            line for line in now.splitlines() if line.startswith(name)
+        ]
 
 
 def test_a_service_of_roots_is_refused_in_another_users_folder(state: Path, tmp_path: Path) -> None:

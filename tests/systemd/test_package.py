@@ -331,6 +331,10 @@ def test_the_confined_service_learns(story: Story) -> None:
     assert queue["kernel_dropped"] == queue["user_dropped"] == 0
 
 
+def test_the_confined_service_still_sees_who_asks(story: Story) -> None:
+    assert "guest-agent.service" in story.output("the trail"), "the session of whoever approved a flow"
+
+
 def test_a_refused_reload_fails_and_changes_nothing(story: Story) -> None:
     assert story["the refused reload"].status != 0
     assert "dorp" in story.output("the reason")
