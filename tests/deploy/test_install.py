@@ -14,12 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(600)  # the first run builds the pinned requirements
 
 
+# Debian's own Python, so that what is compiled is shared with the package (tests/systemd).
 def install(destination: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(ROOT / "tools" / "install"), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHON": sys.executable, "DESTDIR": str(destination), **environment},
+        env={**os.environ, "PYTHON": "/usr/bin/python3", "DESTDIR": str(destination), **environment},
     )
 
 
