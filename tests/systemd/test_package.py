@@ -207,6 +207,8 @@ def _reloaded(see: See, configure: Callable[[str, str], None]) -> None:
     see("reached through the service", REACH)
     see("learned", ECHO)
     see("flows", "glacic flows list --json")
+    see("the restored flows", "glacic backup /root/flows.backup && glacic restore /root/flows.backup --json")
+    see("flows after restoring", "glacic flows list --json")
     see("the trail", "glacic flows approve 1; glacic audit --json")
     see("figures", "glacic stats --json")
     see("the rules before", RULES)
@@ -326,6 +328,11 @@ def test_the_confined_service_learns(story: Story) -> None:
     assert [(flow["state"], flow["port"]) for flow in flows] == [("allowed", 2222)]
     queue = story.document("figures")["queues"][0]
     assert queue["kernel_dropped"] == queue["user_dropped"] == 0
+
+
+def test_what_root_restores_the_service_can_use(story: Story) -> None:
+    assert story["the restored flows"].status == 0, story.output("the restored flows")
+    assert story.document("flows after restoring")[0]["port"] == 2222
 
 
 def test_the_confined_service_still_sees_who_asks(story: Story) -> None:
