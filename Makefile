@@ -4,9 +4,12 @@ export PYTHON
 export PATH := $(PATH):/usr/sbin:/sbin
 BIN := .venv/bin
 TESTS ?=
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check bench bench-quick fuzz vm lock clean
+.PHONY: help setup demo test lint check bench bench-quick fuzz vm install uninstall deb lock clean
 
 help: ## this text
 	@echo 'make TARGET, where TARGET is one of:'
@@ -45,6 +48,16 @@ fuzz: setup ## try inputs on whatever reads bytes from outside, SECONDS=60 for e
 
 vm: setup ## fetch the virtual machine's kernel; with CMD="uname -a" run that in it
 	@$(BIN)/python -P -m glacic.lab.vm -- $(CMD)
+
+install: ## install below PREFIX (/usr/local), with its Python dependencies, for PYTHON; DESTDIR is honoured
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' tools/install
+
+uninstall: ## remove what `make install` put there; configuration and what was learned stay
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' tools/install --remove
+
+deb: ## build the Debian package, for this Debian's own Python
+	@tools/debian-packages
+	@tools/deb
 
 lock: ## pin the Python requirements anew
 	@tools/lock

@@ -19,6 +19,7 @@ from pathlib import Path
 import glacic
 from glacic.ctlplane import logs
 from glacic.ctlplane.audit import NAME, AuditTrail
+from glacic.ctlplane.owner import as_owner
 from glacic.ctlplane.revisions import Revisions, Trial
 from glacic.errors import GlacicError
 
@@ -85,7 +86,8 @@ def main(arguments: list[str]) -> int:
 def _bring_back(state_dir: Path) -> None:
     from glacic.ctlplane.offline import revert_offline
 
-    back_to = revert_offline(state_dir)
+    with as_owner(state_dir):
+        back_to = revert_offline(state_dir)
     _log.warning("nobody confirmed the change, and no service was there to take it back: done", revision=back_to)
     why = "nobody confirmed it in time, and no service was there"
     AuditTrail(state_dir / NAME).record(

@@ -30,6 +30,7 @@ from glacic.ctlplane.handlers import Handlers
 from glacic.ctlplane.inforce import InForce
 from glacic.ctlplane.integrity import Integrity
 from glacic.ctlplane.offline import boot_script_of, numbers_of, stored_policies
+from glacic.ctlplane.owner import refuse_foreign
 from glacic.ctlplane.rescue import Rescue, follow
 from glacic.ctlplane.restoring import RESTORING, Restoring
 from glacic.ctlplane.revisions import Origin, Revisions
@@ -56,6 +57,7 @@ def run(*, config_path: Path, state_dir: Path, socket_path: Path, apply_ruleset:
     logs.configure()
     check_rights()
     make_folder(state_dir)
+    refuse_foreign(state_dir)
     with only_one(state_dir / "lock"):
         choice = choose(config_path, Revisions(state_dir)) if apply_ruleset else Choice(load(config_path), {})
         make_way(socket_path)
@@ -246,7 +248,7 @@ class Service:
         _log.error("the configuration is broken; what was in force before is, closed for everything new", error=broken)
 
     async def _start_worker(self) -> None:
-        self.worker = child.Worker()
+        self.worker = child.Worker(Path(settings_of(self.config, (), self.state_dir).database).parent)
         await self.worker.start()
         self.worker_starts += 1
 

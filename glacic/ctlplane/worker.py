@@ -20,9 +20,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from glacic.ctlplane import logs, protocol
+from glacic.ctlplane import logs, protocol, sandbox
 from glacic.ctlplane.rescue import EXIT_DAMAGED
 from glacic.ctlplane.settings import from_message
 from glacic.ctlplane.workshop import Workshop
@@ -38,8 +39,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(arguments: list[str]) -> int:
-    """Started by child.py with FD and PARENT: serve the socket FD until the parent says stop or goes away."""
-    descriptor, parent = map(int, arguments)
+    """Started by child.py with FD, PARENT and perhaps the database's FOLDER: serve the socket FD until the parent says
+    stop or goes away."""
+    descriptor, parent = map(int, arguments[:2])
+    folder = Path(arguments[2]) if arguments[2:] else None
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         return 1
@@ -50,6 +53,9 @@ def main(arguments: list[str]) -> int:
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(GARBAGE, 20, 100)
     logs.configure()
+    confined = sandbox.enter(folder)
+    if not confined.landlock:
+        _log.warning("the worker may touch files: this kernel has no Landlock", reason=confined.reason)
     with socket.socket(fileno=descriptor) as link:
         return Worker(link).run()
 

@@ -19,19 +19,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Through the service where one runs, so that the kernel follows; else the files are swapped here."""
     from glacic.ctlplane.cli.backup import database
+    from glacic.ctlplane.owner import as_owner
     from glacic.learning import backup
 
     path = database(options)
-    flows = backup.prepare(arguments.file, path)
-    try:
-        with options.client() as service:
-            replaced = service.call("restore")["replaced"]
-    except Unreachable:
-        from glacic.ctlplane.startup import only_one
+    with as_owner(path.parent):  # the service takes over what is laid there
+        flows = backup.prepare(arguments.file, path)
+        try:
+            with options.client() as service:
+                replaced = service.call("restore")["replaced"]
+        except Unreachable:
+            from glacic.ctlplane.startup import only_one
 
-        with only_one(options.state_dir / "lock"):
-            kept = backup.swap(path)
-        replaced = str(kept) if kept is not None else None
+            with only_one(options.state_dir / "lock"):
+                kept = backup.swap(path)
+            replaced = str(kept) if kept is not None else None
     if options.json:
         options.emit({"file": str(arguments.file.absolute()), "flows": flows, "replaced": replaced})
     else:
