@@ -51,14 +51,14 @@ def without_queue(script: str) -> tuple[str, str]:
     Raises KernelRefused where the script has hooks into more than one queue.
     """
     hooks = {match.group(2, 3, 4) for match in _HOOK.finditer(script)}
+    script = script.replace(_BEHIND, _BEHIND_STANDIN)
     if not hooks:
         return script, ""
     if len(hooks) > 1:
         raise KernelRefused("the stand-in for the queue statement knows one queue (or range); this ruleset has more")
     target = _target(*hooks.pop())
     rules = [f"-A {chain} {target}" for chain in ("INPUT", "FORWARD", "OUTPUT")]
-    replaced = _HOOK.sub(r"\1accept", script).replace(_BEHIND, _BEHIND_STANDIN)
-    return replaced, "\n".join(["*security", *rules, "COMMIT", ""])
+    return _HOOK.sub(r"\1accept", script), "\n".join(["*security", *rules, "COMMIT", ""])
 
 
 def _target(first: str, last: str | None, flags: str) -> str:

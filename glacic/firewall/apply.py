@@ -6,8 +6,9 @@
     refill    the elements of named sets alone; rules stay, with their handles and counters
     unload    the table is gone
 
-Checking, taking a snapshot and rolling back are the kernel's: a transaction of nf_tables is in force as a whole, from
-one packet to the next, or it is refused as a whole. Refuses to touch any table but our own.
+Checking, taking a snapshot and rolling back are the kernel's: a transaction of nf_tables is in force as a whole, or is
+refused as a whole. A table that is there goes from one ruleset to the next by way of staging.py; what decides packets
+changes in one of its transactions. Refuses to touch any table but our own.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from glacic.errors import KernelRefused
-from glacic.firewall import offload
+from glacic.firewall import offload, staging
 from glacic.firewall.claims import FAMILY, TABLE
 from glacic.firewall.nft import Nft
-from glacic.firewall.render import render, render_elements, render_live
-from glacic.firewall.ruleset import Ruleset
+from glacic.firewall.render import moved, render, render_elements, render_live
+from glacic.firewall.ruleset import Inventory, Ruleset
 
 
 def prepare(nft: Nft) -> None:
@@ -31,25 +32,52 @@ def prepare(nft: Nft) -> None:
 def check(nft: Nft, ruleset: Ruleset) -> None:
     """Have the kernel look at the very script that apply() would run now. Raises KernelRefused."""
     with _explained(nft, ruleset):
-        nft.check(_script(nft, ruleset))
+        nft.check(_script(*_found(nft, ruleset)))
 
 
 def apply(nft: Nft, ruleset: Ruleset) -> None:
-    """Put the ruleset in force. Raises KernelRefused with the line of the script; then nothing has changed.
+    """Put the ruleset in force. Raises KernelRefused with the line of the script; then what was in force still is.
 
     Learned sets are kept that the ruleset declares (compile_config's `shapes`), all others are dropped with their
     elements. The caller sees to it that nobody makes a new one meanwhile.
     """
     with _explained(nft, ruleset):
-        nft.run(_script(nft, ruleset))
+        wanted, present = _found(nft, ruleset)
+        in_order = present is not None and not staging.has_leftovers(present) and not moved(wanted, present)
+        if present is not None and in_order and staging.base_names(wanted):
+            _by_way_of_staging(nft, wanted, present)
+        else:
+            nft.run(_script(wanted, present))
 
 
-def _script(nft: Nft, ruleset: Ruleset) -> str:
-    """What turns the table that there is into this one, with the interfaces that there are."""
+def _found(nft: Nft, ruleset: Ruleset) -> tuple[Ruleset, Inventory | None]:
+    """The ruleset with the interfaces that there are, and the table that there is."""
     present = nft.inventory()
     if any(ruleset.flowtables()):
         ruleset = offload.on(ruleset, nft.interfaces())
+    return ruleset, present
+
+
+def _script(ruleset: Ruleset, present: Inventory | None) -> str:
+    """What turns the table that there is into this one, at once."""
     return render(ruleset) if present is None else render_live(ruleset, present)
+
+
+def _by_way_of_staging(nft: Nft, ruleset: Ruleset, present: Inventory) -> None:
+    nft.run(staging.stage(ruleset))
+    try:
+        nft.run(staging.switch(ruleset, present))
+    except KernelRefused:
+        nft.run(staging.clear(ruleset))
+        raise
+    try:
+        nft.run(staging.settle(ruleset, present))
+    except KernelRefused:  # it has taken the same text before: it can only be out of memory
+        nft.run(staging.back(ruleset, present, nft.heads(staging.covered(ruleset, present))))
+        nft.run(staging.clear(ruleset))
+        raise
+    nft.run(staging.uncover(nft.heads(staging.base_names(ruleset))))
+    nft.run(staging.clear(ruleset))
 
 
 @contextmanager

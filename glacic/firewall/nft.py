@@ -1,4 +1,4 @@
-"""Road 1: the seam to the kernel's nf_tables: a Protocol of three methods, libnftables behind it, a fake beside it.
+"""Road 1: the seam to the kernel's nf_tables: a Protocol of six methods, libnftables behind it, a fake beside it.
 
 Refuses to list elements. A learned set may have a million of them, and of nft's listings only two leave them in the
 kernel (measured with nft 1.0.6): `list chains`, and a terse `list sets` of one table. Even `list tables` fetches them.
@@ -12,13 +12,15 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from glacic.errors import KernelRefused
 from glacic.firewall.claims import FAMILY, TABLE
 from glacic.firewall.dump import Dump
+from glacic.firewall.handles import first_rule, rule_socket
 from glacic.firewall.ruleset import Inventory
 
 _INCLUDED_FROM = re.compile(r"^In file included from .*:\n", re.MULTILINE)
@@ -43,6 +45,9 @@ class Nft(Protocol):
     def interfaces(self) -> frozenset[str]:
         """The names of the network interfaces there are. Raises KernelRefused."""
 
+    def heads(self, chains: Iterable[str]) -> dict[str, int]:
+        """The handle of the first rule of each of these chains of ours. Raises KernelRefused."""
+
 
 class Libnftables:
     """libnftables, in this process. It belongs to the network namespace that it is made in.
@@ -62,6 +67,8 @@ class Libnftables:
         self._nft.set_json_output(True)
         self._nft.set_terse_output(True)
         self.dump = Dump(TABLE)
+        self._rules = rule_socket()
+        weakref.finalize(self, os.close, self._rules)
         self._lock = threading.Lock()  # a context takes one command at a time
 
     def check(self, script: str) -> None:
@@ -136,6 +143,14 @@ class Libnftables:
                 texts.clear()
         return {handle: re.sub(r"^type .* policy \w+; ", "", text) for handle, text in texts.items()}
 
+    def heads(self, chains: Iterable[str]) -> dict[str, int]:
+        """See Nft.heads."""
+        with self._lock:
+            try:
+                return {chain: first_rule(self._rules, chain) for chain in chains}
+            except OSError as error:
+                raise KernelRefused(f"the rules of {FAMILY} {TABLE} cannot be read: {error}") from None
+
     def _command(self, command: str) -> tuple[int, str, str]:
         with self._lock:
             status, output, error = self._nft.cmd(command)
@@ -172,6 +187,10 @@ class FakeNft:
     def interfaces(self) -> frozenset[str]:
         """See Nft.interfaces."""
         return frozenset({"lo"})
+
+    def heads(self, chains: Iterable[str]) -> dict[str, int]:
+        """See Nft.heads."""
+        return dict.fromkeys(chains, 1)
 
 
 @contextmanager

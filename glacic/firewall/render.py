@@ -5,7 +5,8 @@
     render_elements  for a kernel that has it, where only elements of named sets have changed: no rule is touched, so
                      rules keep their handles and counters, and a list of addresses can be renewed every few minutes
 
-Each is one transaction. Refuses to change anything in what it is given: a rule's text is compile.py's.
+Each is one transaction; staging.py goes the road of several, on which no packet is lost. Refuses to change anything in
+what it is given: a rule's text is compile.py's.
 """
 
 from __future__ import annotations
@@ -42,17 +43,31 @@ def render_live(ruleset: Ruleset, present: Inventory) -> str:
     hung elsewhere, and every set whose contents are the ruleset's own; then everything is declared. Learned sets that
     stay are declared as they are, which changes nothing.
     """
+    lines = [f"table {_OURS}", f"flush table {_OURS}", *stale(ruleset, present)]
+    return "\n".join(lines) + f"\n\n{_table(ruleset)}"
+
+
+def stale(ruleset: Ruleset, present: Inventory) -> list[str]:
+    """The lines that remove what the ruleset has not, or has with contents of its own. Nothing may refer to it."""
     kept = {part.name for part in ruleset.sets() if part.kept}
     chains = {part.name for part in ruleset.chains()}
-    lines = [f"table {_OURS}", f"flush table {_OURS}"]
-    hung = {part.name: part.hook.place if part.hook else None for part in ruleset.chains()}
-    moved = {name for name, place in present.hooks.items() if name in hung and hung[name] != place}
-    lines += [f"delete chain {_OURS} {name}" for name in sorted(present.chains - chains | moved)]
+    lines = [f"delete chain {_OURS} {name}" for name in sorted(present.chains - chains | moved(ruleset, present))]
     lines += [f"delete set {_OURS} {name}" for name in sorted(present.sets - kept)]
     counters = {part.name for part in ruleset.counters()}
     lines += [f"delete flowtable {_OURS} {name}" for name in sorted(present.flowtables)]  # its devices may be others
     lines += [f"delete counter {_OURS} {name}" for name in sorted(present.counters - counters)]
-    return "\n".join(lines) + f"\n\n{_table(ruleset)}"
+    return lines
+
+
+def moved(ruleset: Ruleset, present: Inventory) -> set[str]:
+    """The chains that hang elsewhere than the ruleset says."""
+    hung = {part.name: part.hook.place if part.hook else None for part in ruleset.chains()}
+    return {name for name, place in present.hooks.items() if name in hung and hung[name] != place}
+
+
+def render_parts(parts: tuple[Part, ...]) -> str:
+    """The declaration of the table with these parts."""
+    return _table(Ruleset(parts))
 
 
 def render_elements(before: Ruleset, after: Ruleset) -> str:

@@ -126,3 +126,8 @@ class Inventory:
     hooks: Mapping[str, tuple[str, str, int] | None] = field(
         default_factory=dict, compare=False
     )  # by chain: Hook.place
+
+    @property
+    def bases(self) -> frozenset[str]:
+        """Those of the chains that hang at a hook."""
+        return frozenset(name for name, place in self.hooks.items() if place is not None)

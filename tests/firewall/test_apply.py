@@ -43,7 +43,7 @@ def test_a_kernel_without_our_table_gets_the_script_that_show_prints() -> None:
 
 def test_a_kernel_with_our_table_gets_a_script_that_spares_what_was_learned() -> None:
     present = Inventory(chains=frozenset({"a", "b"}))
-    nft, ruleset = FakeNft(present), Ruleset((Chain("a"),))
+    nft, ruleset = FakeNft(present), Ruleset((Chain("a"),))  # without a hook there is nothing to switch
     apply(nft, ruleset)
     assert nft.scripts == [render_live(ruleset, present)]
 
