@@ -62,21 +62,31 @@ class Worker:
         return self._process.pid if self._process else 0
 
     async def start(self) -> None:
-        """Start the process; it is heard from by its heartbeats."""
+        """Start the process; it is heard from by its heartbeats. Raises GlacicError, such as out of descriptors."""
+        try:
+            await self._spawn()
+        except OSError as error:
+            raise GlacicError(f"the worker cannot be started: {error.strerror or error}") from None
+
+    async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-c",
-                _START,
-                str(Path(glacic.__file__).parents[1]),
-                str(theirs.fileno()),
-                str(os.getpid()),
-                *([str(self._folder)] if self._folder is not None else []),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
+        try:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-P",
+                    "-c",
+                    _START,
+                    str(Path(glacic.__file__).parents[1]),
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                    *([str(self._folder)] if self._folder is not None else []),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                )
+        except OSError:
+            ours.close()
+            raise
         reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
         self._reading = asyncio.create_task(self._read(reader))
         self._ended = asyncio.create_task(self._process.wait())

@@ -340,8 +340,9 @@ class Service:
                 await self._put_in_force(self.config)
             except GlacicError as error:
                 self.settings = self.settings_before
+                if self.reason != str(error):  # it is tried again and again
+                    _log.error("worker not replaced; trying again", error=str(error))
                 self._set_state("degraded", str(error))
-                _log.error("worker not replaced", error=str(error))
                 self.worker.kill()
                 return
             await aftermath.settle(self)

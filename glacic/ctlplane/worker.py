@@ -99,6 +99,9 @@ class Worker:
             answer = protocol.answer(request(**message["args"]))
         except GlacicError as error:
             answer = protocol.refusal(error)
+        except Exception as error:  # the top loop: the parent decides whether this worker can go on
+            _log.exception("request failed", request=str(message.get("do")))
+            answer = protocol.refusal(GlacicError(f"internal error in the worker: {error!r}; the log has more"))
         return {"id": message["id"], **answer}
 
     def _prepare(self, settings: dict[str, Any], save_numbers: bool) -> dict[str, Any]:

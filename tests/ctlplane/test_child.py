@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 
@@ -47,3 +48,19 @@ def test_the_signals_of_a_process_group_are_the_parents_business() -> None:
         return await worker.wait()
 
     assert asyncio.run(asyncio.wait_for(hit(), 60)) == 0
+
+
+def test_a_worker_that_cannot_be_started_is_an_error_of_ours_and_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def start() -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(GlacicError, match="cannot be started: Too many open files"):
+            await child.Worker().start()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", full)
+    asyncio.run(start())
