@@ -49,10 +49,10 @@ table ip echo {{
 _RESTLESS = ("flow allowed", "flow pending", "flow denied", "flow ignored", "flow forgotten")
 
 
-def config(*lines: str, action: str = "drop", learning: bool = True, inline: bool = True) -> str:
-    """The configuration of most faults: `lines` go into rule_learning; limits are out of the way."""
-    limits = ("learn_max_per_source = 100000", *(() if inline else ('rate_limit = "1000/second"',)))
-    settings = "\n".join(f"  {line}" for line in (*limits, *lines))
+def config(*lines: str, action: str = "drop", learning: bool = True, inline: bool = True, limits: bool = False) -> str:
+    """The configuration of most faults: `lines` go into rule_learning; limits are out of the way, unless asked for."""
+    wide = () if limits else ("learn_max_per_source = 100000", *(() if inline else ('rate_limit = "1000/second"',)))
+    settings = "\n".join(f"  {line}" for line in (*wide, *lines))
     return f"""\
 rule_learning {{
   enabled       = true
@@ -89,9 +89,9 @@ class Bed:
     glacic: BenchGlacic
     folder: Path
 
-    def streams(self, per_s: float = PER_S) -> Streams:
-        """Traffic of every kind, while the block lasts."""
-        return Streams(self.home, per_s)
+    def streams(self, per_s: float = PER_S, *, times: int = 1) -> Streams:
+        """Traffic of every kind, while the block lasts; `times` packets of each new flow."""
+        return Streams(self.home, per_s, times)
 
 
 @contextlib.contextmanager
@@ -129,10 +129,10 @@ def network() -> Iterator[Home]:
 class Streams:
     """All kinds at once."""
 
-    def __init__(self, hosts: Home, per_s: float) -> None:
+    def __init__(self, hosts: Home, per_s: float, times: int) -> None:
         self._stack = contextlib.ExitStack()
         inside = {
-            "unknown": Road(SERVER, ALL_PORTS[10_000:]),
+            "unknown": Road(SERVER, ALL_PORTS[10_000:], times=times),
             "learned": Road(SERVER, (LEARNED,), opens=True),
             "established": Road(SERVER, (ESTABLISHED,)),
             "denied": Road(SERVER, (DENIED,), opens=True),
@@ -141,7 +141,7 @@ class Streams:
         self._streams = (
             Stream(hosts.laptop, inside, per_s),
             Stream(hosts.server, outside, per_s / 2),
-            Stream(hosts.camera, {"quiet": Road(SERVER, QUIET_PORTS)}, max(1.0, per_s / 10)),
+            Stream(hosts.camera, {"quiet": Road(SERVER, QUIET_PORTS, times=times)}, max(1.0, per_s / 10)),
         )
         self.kinds = {kind: stream for stream in self._streams for kind in stream.kinds}
 

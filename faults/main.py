@@ -4,9 +4,9 @@
     python -P faults/main.py --only killed stopped some of them; of the others the report keeps what it has
     python -P faults/main.py --report              writes the report anew from what was measured
 
-What a row says of itself decides where it runs: "here", in network namespaces of this machine; "vm", in a virtual machine
-with a stock kernel, one boot for all of them, where nftables' own `queue` statement hands out the packets and the clock may
-be set. A machine whose kernel has the statement needs no other for it.
+What a row says of itself decides where it runs: "here", in network namespaces of this machine; "vm", in a virtual
+machine with a stock kernel, one boot for all of them, where nftables' own `queue` statement hands out the packets and
+the clock may be set.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ class Road:
     address: str
     ports: tuple[int, ...]  # in turn; a new flow each where they are many
     opens: bool = False
+    times: int = 1  # packets to each of them in a row, as a client sends its first one again
 
 
 class Stream:
@@ -129,7 +130,7 @@ class Stream:
 
     def _send(self, kind: str) -> None:
         road = self._roads[kind]
-        port = road.ports[self._sent[kind] % len(road.ports)]
+        port = road.ports[self._sent[kind] // road.times % len(road.ports)]
         self._sent[kind] += 1
         client = self._fresh() if road.opens else self._lasting[kind]
         number = _NUMBER.pack(len(self.packets))

@@ -20,22 +20,22 @@ promise is broken. A short part of it runs with the tests.
 
 ## How to read it
 
-- Each fault is made while packets of every kind go through the firewall: *new flows* (each packet is one that nobody has
-  seen), a *learned* flow (each packet a new connection), an *established* connection, a flow that a person has *denied*,
-  and packets from *outside*, to the firewall and to what lies behind it. Each is a datagram that is answered or not.
+- Each fault is made while packets of every kind go through the firewall: *new flows* (each packet is one that nobody
+  has seen), a *learned* flow (each packet a new connection), an *established* connection, a flow that a person has
+  *denied*, and packets from *outside*, to the firewall and to what lies behind it. Each is a datagram, answered or not.
 - *Accepted*: answered. *Dropped*: not answered, as promised. *Lost*: not answered, although it should have been.
   *Wrongly passed*: answered, although it should not have been; there are none, or the row says **broken**.
 - *Back after*: from the end of the fault (where it ends by itself: from its beginning) until `glacic status` says
   `running` and new flows are decided again.
-- *Namespace*: network namespaces of the machine; where its kernel lacks nftables' `queue` statement, an iptables rule hands
-  the packets to the same queue. *VM*: a stock Debian kernel in an emulated machine, with the statement itself, 10 to 20
-  times slower: its counts mean something, its seconds do not.
+- *Namespace*: network namespaces of the machine; where its kernel lacks nftables' `queue` statement, an iptables rule
+  hands the packets to the same queue. *VM*: a stock Debian kernel in an emulated machine, with the statement itself, 10
+  to 20 times slower: its counts mean something, its seconds do not.
 """
 _LOST = """\
 ## What is lost, and why
 
-- **Packets**: those that wait in the queue when its listener ends (at most 1,024). The kernel drops them with the queue; a
-  TCP client sends its SYN again after a second.
+- **Packets**: those that wait in the queue when its listener ends (at most 1,024). The kernel drops them with the
+  queue; a TCP client sends its SYN again after a second.
 - **Learned flows**: those of the last 200 ms (the group commit interval) when the service is killed or the power fails,
   unless `durable = true`. They are learned again by their next packet while learning is on, else they wait as pending.
 - **Counters of rules**: a reload begins them at zero. Those of learned flows stay.

@@ -14,9 +14,9 @@ NAME = "clock"
 TITLE = "Clock jumps"
 PLACES = ("vm",)
 PROMISE = """\
-No packet, no watchdog and no flow that was decided depends on the wall clock. A jump ahead ends a learning phase that was
-to last until then, and forgets pending flows that are now older than `retention_days`; times in logs and lists are the
-clock's."""
+No packet, no watchdog and no flow that was decided depends on the wall clock. A jump ahead ends a learning phase that
+was to last until then, and forgets pending flows that are now older than `retention_days`; times in logs and lists are
+the clock's."""
 ADVICE = "Set the clock before the service starts (`After=time-sync.target`), and look at `glacic learn` after a jump."
 _YEAR_S = 365 * 86_400
 

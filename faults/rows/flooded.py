@@ -6,13 +6,14 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench import processes
 from faults import trial
 from faults.bed import Bed, config
 from faults.result import EITHER, Case
 from faults.trial import Trial
-from glacic.lab.home import CAMERA, ROUTER_LAN_MAC, SERVER
+from glacic.lab.home import CAMERA, CAMERA_MAC, ROUTER_LAN_MAC, SERVER
 from glacic.lab.net import Host
 
 NAME = "flooded"
@@ -52,6 +53,7 @@ class Sender:
     """`traffic` on a host of the bed."""
 
     options: tuple[str | float, ...] = ("--ports", "2000-9999", "--source-ports", "2000-61999")
+    first_mac: str = CAMERA_MAC
     sent: int = 0
     seconds: float = 0.0
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -60,14 +62,21 @@ class Sender:
     def begin(self, at: Bed) -> None:
         """Begin to send."""
         host: Host = at.home.camera
-        road = ("eth0", ROUTER_LAN_MAC, "--source", CAMERA, "--destination", SERVER, "--first-mac", "02:00:00:00:00:30")
+        road = ("eth0", ROUTER_LAN_MAC, "--source", CAMERA, "--destination", SERVER, "--first-mac", self.first_mac)
         command = processes.program("traffic", *road, *self.options)
         self._running = self._stack.enter_context(processes.running(host, command, ready=False))
 
     def end(self, _: Bed) -> None:
         """Enough."""
         assert self._running is not None  # noqa: S101 -- begin() comes first
-        said = self._running.end()
+        self._ended(self._running.end())
+
+    def wait(self, timeout_s: float) -> None:
+        """Until it has sent everything."""
+        assert self._running is not None  # noqa: S101 -- begin() comes first
+        self._ended(self._running.wait(timeout_s))
+
+    def _ended(self, said: dict[str, Any]) -> None:
         self.sent, self.seconds = int(said["sent"]), float(said["seconds"])
         self._stack.close()
 

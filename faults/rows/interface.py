@@ -15,9 +15,9 @@ NAME = "interface"
 TITLE = "Interface gone, and back under another index"
 PLACES = ("here", "vm")
 PROMISE = """\
-Zones name interfaces, and the ruleset asks for names, not for indexes: while the interface is away nothing comes through
-it; when it is back, under whatever index, everything is decided as before. Nothing has to be reloaded, and what was
-learned stays."""
+Zones name interfaces, and the ruleset asks for names, not for indexes: while the interface is away nothing comes
+through it; when it is back, under whatever index, everything is decided as before. Nothing has to be reloaded, and
+what was learned stays."""
 ADVICE = "Nothing."
 
 

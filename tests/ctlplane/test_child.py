@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,10 @@ def test_the_signals_of_a_process_group_are_the_parents_business() -> None:
     assert asyncio.run(asyncio.wait_for(hit(), 60)) == 0
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_a_worker_that_cannot_be_started_is_an_error_of_ours_and_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -57,10 +62,10 @@ def test_a_worker_that_cannot_be_started_is_an_error_of_ours_and_leaves_nothing_
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async def start() -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         with pytest.raises(GlacicError, match="cannot be started: Too many open files"):
             await child.Worker().start()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert descriptors() == before
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", full)
     asyncio.run(start())
