@@ -76,6 +76,10 @@ class StandinNftables(Libnftables):
         super().__init__()
         self._hook = ""
 
+    def check(self, script: str) -> None:
+        """See Nft.check."""
+        super().check(without_queue(script)[0])
+
     def run(self, script: str) -> None:
         """See Nft.run. The new hook is there before the ruleset that sends packets to it."""
         replaced, hook = without_queue(script)

@@ -14,7 +14,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -46,6 +47,7 @@ table ip echo {{
     }}
 }}
 """
+Around = Callable[[Path], AbstractContextManager[None]]
 _RESTLESS = ("flow allowed", "flow pending", "flow denied", "flow ignored", "flow forgotten")
 
 
@@ -95,18 +97,20 @@ class Bed:
 
 
 @contextlib.contextmanager
-def bed(configuration: str, *, denied: bool = True) -> Iterator[Bed]:
-    """The network and the service; both are gone afterwards, whatever state the service is in."""
-    with tempfile.TemporaryDirectory(prefix="glacic-faults-") as name, network() as hosts:
+def bed(configuration: str, around: Around = lambda _: contextlib.nullcontext()) -> Iterator[Bed]:
+    """The network and the service; both are gone afterwards, whatever state the service is in.
+
+    around: what else there is for so long, made of the service's folder before it starts.
+    """
+    with tempfile.TemporaryDirectory(prefix="glacic-faults-") as name, around(Path(name)), network() as hosts:
         folder = Path(name)
         glacic = BenchGlacic(hosts.router, folder, configuration)
         glacic.start()
         try:
-            for port in (LEARNED, ESTABLISHED, *((DENIED,) if denied else ())):
+            for port in (LEARNED, ESTABLISHED, DENIED):
                 if not hosts.laptop.call(traffic.udp, SERVER, port, timeout_s=PATIENCE_S).ok:
                     raise LabError(f"the first packet to port {port} was not answered")
-            if denied:
-                glacic.call("flows.set", verb="deny", filters={"port": DENIED})
+            glacic.call("flows.set", verb="deny", filters={"port": DENIED})
             yield Bed(hosts, glacic, folder)
         finally:
             if glacic.process is not None:

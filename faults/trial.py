@@ -11,12 +11,13 @@ Packets are counted from begin to back. Refuses to know the faults: faults/rows 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from faults.bed import PATIENCE_S, SLOWER, Bed, Log, StatusWatch, Streams, bed, kernel
+from faults.bed import PATIENCE_S, PER_S, SLOWER, Around, Bed, Log, StatusWatch, Streams, bed, kernel
 from faults.result import EITHER, PASS, STOP, Case, Count
 from glacic.errors import GlacicError, LabError
 from glacic.lab.home import CAMERA_MAC, LAPTOP_MAC
@@ -47,7 +48,7 @@ class Trial:
     begin, end: make the fault and take it away; end None: it ends by itself. promised: what kinds of packets get
     meanwhile, besides those that always get the same. tolerated: how many of a kind may be lost (what the queue held).
     known_s: how old a learned flow must be so that it may not be lost; None: nothing is said. measure: what else there
-    is to see, called once it is back: more numbers and more broken promises.
+    is to see, called once it is back: more numbers and more broken promises. around: see bed().
     """
 
     setting: str
@@ -61,17 +62,19 @@ class Trial:
     known_s: float | None = GROUP_COMMIT_S
     troubles_at_most: int = 3
     measure: Measure | None = None
+    around: Around = lambda _: contextlib.nullcontext()
+    per_s: float = PER_S
 
 
 def run(trial: Trial) -> Case:
     """The case. Raises LabError where nothing comes back."""
-    with bed(trial.configuration) as at:
+    with bed(trial.configuration, trial.around) as at:
         return run_on(trial, at)
 
 
 def run_on(trial: Trial, at: Bed) -> Case:
     """The same on a bed that is there already; unknown flows must be learned on it."""
-    with at.streams() as streams, StatusWatch(at.glacic) as watch:
+    with at.streams(trial.per_s) as streams, StatusWatch(at.glacic) as watch:
         streams.wait_answered("unknown", 0.0)
         time.sleep(BEFORE_S)
         log, began = Log(at.glacic), time.monotonic()
@@ -103,8 +106,11 @@ def run_on(trial: Trial, at: Bed) -> Case:
     if restless > flows + 10:
         broken.append(f"{restless} log lines for {flows} flows")
     numbers: dict[str, str] = {}
+    if trial.known_s:
+        numbers["learned flows lost, the youngest among them"] = str(_flows(streams, began, 0.0, learned)["lost_flows"])
     if trial.measure is not None:
-        numbers, more = trial.measure(at, case)
+        measured, more = trial.measure(at, case)
+        numbers |= measured
         broken += more
     return replace(case, numbers=numbers, broken=tuple(broken))
 

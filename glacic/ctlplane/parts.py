@@ -70,6 +70,7 @@ class Parts:
         self._learning = False
         self._switched = self.store.learning()  # of the settings in force: a refused reload goes back to it
         self.lost = False  # whether the kernel's sets are known to be gone, and not back yet; the mapper's thread's
+        self._unseen = False  # whether they cannot be looked at now, and it was said
         self._holder: Holder | None = None
         self._readers: Readers | None = None
         self._closing = False
@@ -294,8 +295,11 @@ class Parts:
         try:
             if self.lost or self.sets.lost():
                 self._refill()
+            self._unseen = False
         except KernelRefused as error:
-            _log.error("the learned sets cannot be looked at", error=str(error))
+            if not self._unseen:  # it is looked every second
+                _log.error("the learned sets cannot be looked at; trying again", error=str(error))
+            self._unseen = True
 
     def learned_differ(self) -> dict[str, tuple[int, int]]:
         """Set name -> (elements in the kernel, flows that belong there) where these differ. Raises GlacicError."""
