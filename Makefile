@@ -9,7 +9,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check bench bench-quick fuzz vm install uninstall deb lock clean
+.PHONY: help setup demo test lint check bench bench-quick faults fuzz vm install uninstall deb lock clean
 
 help: ## this text
 	@echo 'make TARGET, where TARGET is one of:'
@@ -45,6 +45,11 @@ fuzz: setup ## try inputs on whatever reads bytes from outside, SECONDS=60 for e
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements-fuzz.txt || \
 	    echo 'atheris cannot be installed here: inputs are made by chance' >&2
 	@$(BIN)/python fuzz/main.py --seconds $(or $(SECONDS),60) $(if $(RECORD),--record) $(TARGETS)
+
+faults: export PYTHONSAFEPATH = 1
+
+faults: setup ## break things, with packets going through: what is lost, into docs/reliability.md (root); ROWS="killed" for some
+	@$(BIN)/python faults/main.py $(if $(ROWS),--only $(ROWS))
 
 vm: setup ## fetch the virtual machine's kernel; with CMD="uname -a" run that in it
 	@$(BIN)/python -P -m glacic.lab.vm -- $(CMD)

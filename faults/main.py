@@ -39,8 +39,8 @@ HERE, VM = "here", "vm"
 GUEST_S = 2400.0  # for everything in the virtual machine
 # The order of the report. Modules that are not named here come behind, by name.
 ORDER = (
-    *("reloads", "confirm", "killed", "stopped", "flooded", "spoofed", "locked", "disk_full", "corrupted", "newer"),
-    *("read_only", "power", "clock", "interface", "descriptors", "foreign"),
+    *("reloads", "confirm", "killed", "stopped", "flooded", "spoofed", "power", "locked", "disk_full", "damaged"),
+    *("clock", "interface", "descriptors", "foreign"),
 )
 
 

@@ -27,9 +27,9 @@ NAME = "confirm"
 TITLE = "A change that cuts off whoever makes it"
 PLACES = ("here", "vm")
 PROMISE = """\
-`glacic apply --confirm 5` refuses a change that would cut the connection it came over; with `--force` the change is put in
-force, and unless `glacic confirm` comes within five seconds, the last confirmed configuration comes back by itself: with
-the connection cut, and also with the service killed meanwhile."""
+`glacic apply --confirm 5` refuses a change that would cut the connection it came over; with `--force` the change is put
+in force, and unless `glacic confirm` comes within five seconds, the last confirmed configuration comes back by itself:
+with the connection cut, and also with the service killed meanwhile."""
 ADVICE = "Use `--confirm` for every change from afar."
 
 TRIAL_S = 5
@@ -77,7 +77,7 @@ def measure() -> Iterator[Case]:
 def cut(*, killed: bool) -> Case:
     """One trial, whose maker is cut off."""
     broken: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="glacic-faults-") as name, home() as hosts:
+    with tempfile.TemporaryDirectory(prefix="glacic-faults-") as name, home() as hosts:  # noqa: SIM117 -- the inner ones need it
         with running(hosts, Path(name)) as glacic, shell(hosts):
             person = Person(hosts)
             glacic.configure(_SHUT)

@@ -1,4 +1,4 @@
-"""The file system of the flow database is full, or becomes read-only, and is well again."""
+"""The file system of the flow database is full, and has room again."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from faults.result import EITHER, PASS, Case
 from faults.trial import Trial
 
 NAME = "disk_full"
-TITLE = "Disk full, or read-only"
+TITLE = "Disk full"
 PLACES = ("here",)
 PROMISE = """\
-As with a locked database: learning goes on in memory and in the kernel, `glacic status` says degraded and why, the log says
-it once; when there is room again everything is written, and nothing is lost as long as the service lives. With `durable =
-true` new flows are dropped meanwhile."""
-ADVICE = "Make room, or remount the file system; the service need not be restarted."
+As with a locked database: learning goes on in memory and in the kernel, `glacic status` says degraded and why, the log
+says it once; when there is room again everything is written, and nothing is lost as long as the service lives. With
+`durable = true` new flows are dropped meanwhile."""
+ADVICE = "Make room; the service need not be restarted."
 
 
 def measure() -> Iterator[Case]:
-    """Full, with both settings of durable; then read-only."""
+    """Both settings of durable."""
     for durable in (False, True):
         yield trial.run(full(durable=durable))
-    yield trial.run(read_only())
 
 
 def full(*, durable: bool) -> Trial:
@@ -36,20 +35,6 @@ def full(*, durable: bool) -> Trial:
         end=storage.empty,
         lasts_s=5.0,
         promised={"unknown": EITHER if durable else PASS},
-        known_s=0.0,
-        around=storage.own_disk,
-    )
-
-
-def read_only() -> Trial:
-    """The files are open for writing, so the kernel refuses `remount,ro` here: they are made immutable instead."""
-    return Trial(
-        setting="read-only",
-        configuration=config(),
-        begin=storage.freeze,
-        end=storage.thaw,
-        lasts_s=5.0,
-        promised={"unknown": PASS},
         known_s=0.0,
         around=storage.own_disk,
     )

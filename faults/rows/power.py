@@ -13,12 +13,12 @@ NAME = "power"
 TITLE = "Ended in the midst of learning"
 PLACES = ("here",)
 PROMISE = """\
-With `durable = false` a crash loses no learned flow that is older than the group commit interval (200 ms). With `durable =
-true` it loses none that was let in: the verdict waits for the commit."""
+With `durable = false` a crash loses no learned flow that is older than the group commit interval (200 ms). With
+`durable = true` it loses none that was let in: the verdict waits for the commit."""
 ADVICE = """\
-`durable = true` where a flow that was let in must never be forgotten; each batch of new flows then waits for the disk. A
-power cut is a crash of the disk's cache as well: durable writes are synced (fsync), the others by SQLite's write-ahead log
-at its checkpoints."""
+`durable = true` where a flow that was let in must never be forgotten; each batch of new flows then waits for the disk.
+A power cut is a crash of the disk's cache as well: durable writes are synced (fsync), the others when SQLite copies its
+write-ahead log into the database."""
 _PER_S = 20.0 if EMULATED else 250.0
 
 

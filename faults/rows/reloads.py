@@ -163,7 +163,7 @@ class Load:
     @property
     def per_s(self) -> float:
         """New connections a second, in all."""
-        return sum(each["connections"] + each["failed"] for each in self.connections.values()) / self.seconds
+        return float(sum(each["connections"] + each["failed"] for each in self.connections.values()) / self.seconds)
 
     def lost(self) -> int:
         """Connections that were not answered, and segments that had to be sent again."""
