@@ -25,6 +25,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from glacic.ctlplane import service
 from glacic.ctlplane.cli import main as glacic
@@ -32,6 +33,7 @@ from glacic.ctlplane.probes import has_nft_queue
 from glacic.errors import KernelRefused
 from glacic.firewall import claims
 from glacic.firewall.nft import Libnftables
+from glacic.firewall.ruleset import Inventory
 
 _HOOK = re.compile(r"^(\s*)queue num (\d+)(?:-(\d+))?((?: (?:bypass|fanout|,)*)?)$", re.MULTILINE)
 _BEHIND = f"priority filter + {claims.BEHIND_HOOK};"
@@ -75,6 +77,18 @@ class StandinNftables(Libnftables):
     def __init__(self) -> None:
         super().__init__()
         self._hook = ""
+
+    def inventory(self) -> Inventory | None:
+        """See Nft.inventory: as if the chains behind the hook were where the ruleset says."""
+        present = super().inventory()
+        if present is None:
+            return None
+        there, here = claims.BEHIND_HOOK, _STANDIN_PRIORITY + claims.BEHIND_HOOK
+        hooks = {
+            name: (place[0], place[1], there) if place is not None and place[2] == here else place
+            for name, place in present.hooks.items()
+        }
+        return replace(present, hooks=hooks)
 
     def check(self, script: str) -> None:
         """See Nft.check."""

@@ -26,7 +26,7 @@ from typing import Self
 from glacic.lab.net import Host
 
 FIRST_PORT, LAST_PORT = 10_000, 59_999  # of unknown flows; the server answers on all of them
-KEPT_S = 40.0  # how long a socket waits for its answer: emulated machines are slow
+KEPT_S = 15.0  # how long a socket waits for its answer: emulated machines are slow
 _NUMBER = struct.Struct("!Q")
 
 

@@ -53,8 +53,8 @@ class Trial:
 
     setting: str
     configuration: str
-    begin: Callable[[Bed], None]
-    end: Callable[[Bed], None] | None = None
+    begin: Callable[[Bed], object]
+    end: Callable[[Bed], object] | None = None
     lasts_s: float = 2.0
     promised: Mapping[str, str] = field(default_factory=dict)
     tolerated: Mapping[str, int] = field(default_factory=dict)

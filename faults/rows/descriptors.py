@@ -27,7 +27,7 @@ def measure() -> Iterator[Case]:
     """The worker's, the control process's, and the latter's with a worker to replace."""
     yield trial.run(_limited("worker", lambda at: at.glacic.worker(), PASS))
     yield trial.run(_limited("control process", lambda at: at.glacic.pid, PASS))
-    yield trial.run(_killed_meanwhile())
+    yield trial.run(killed_meanwhile())
 
 
 def _limited(who: str, pid: Callable[[Bed], int], promised: str) -> Trial:
@@ -40,7 +40,9 @@ def _limited(who: str, pid: Callable[[Bed], int], promised: str) -> Trial:
     )
 
 
-def _killed_meanwhile() -> Trial:
+def killed_meanwhile() -> Trial:
+    """A worker that dies while no other can be started."""
+
     def begin(at: Bed) -> None:
         worker = at.glacic.worker()
         _limit(at.glacic.pid)

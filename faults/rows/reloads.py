@@ -29,7 +29,7 @@ from typing import Any
 
 from bench import processes
 from bench.service import BenchGlacic
-from faults.bed import EMULATED, PATIENCE_S, SLOWER, kernel
+from faults.bed import EMULATED, PATIENCE_S, SLOWER, Log, kernel
 from faults.result import PASS, STOP, Case, Count
 from glacic.lab import traffic
 from glacic.lab.home import LAPTOP, ROUTER_LAN_MAC, SERVER, Home, home
@@ -158,6 +158,9 @@ class Load:
     reloads: int
     seconds: float
     slowest_s: float
+    workers: int  # that were started: one, unless one was ended
+    let_in: int  # by a fail mode, as the kernel counts
+    said: dict[str, int]
     seen_without: int  # forbidden packets that came where there was no firewall: the sink does see them
 
     @property
@@ -183,10 +186,17 @@ def load(*, inline: bool, reloads: int) -> Load:
         configuration = configurations(inline=inline)
         with BenchGlacic(hosts.router, Path(folder), configuration[0]) as glacic, _servers(hosts) as sink:
             _learn(hosts, glacic)
+            log = Log(glacic)
             found = _under_load(hosts, glacic, configuration, reloads)
+            queues = glacic.call("stats")["queues"]
+            found |= {
+                "workers": glacic.call("status")["worker_starts"],
+                "let_in": queues[0]["fail_open"] if queues else 0,
+                "said": log.troubles(),
+            }
             passed = sink.end()["received"]
         hosts.router.run([*glacic.command("unload")], environment=None)
-        seen = _without(hosts)
+        seen = without(hosts)
     return Load(**found, passed=passed, seen_without=seen)
 
 
@@ -199,6 +209,8 @@ def case(of: Load, *, inline: bool) -> Case:
     counts["forbidden"] = Count(STOP, of.forbidden, of.passed)
     broken = [f"{of.lost()} connections or segments are lost"] if of.lost() else []
     broken += [f"{of.passed} forbidden packets passed"] if of.passed else []
+    if of.workers > 1:
+        broken.append("the worker was ended, so a fail mode decided for a while")
     if not of.seen_without:
         broken.append("the sink sees nothing: that nothing passed says nothing")
     sent_again = sum(each["retransmits"] for each in of.connections.values())
@@ -206,6 +218,7 @@ def case(of: Load, *, inline: bool) -> Case:
         setting="inline" if inline else "nflog",
         kernel=kernel(),
         traffic=counts,
+        said=of.said,
         numbers={
             "reloads": str(of.reloads),
             "seconds": f"{of.seconds:.1f}",
@@ -257,7 +270,8 @@ def _under_load(hosts: Home, glacic: BenchGlacic, configuration: tuple[str, str]
         time.sleep(0.5 * SLOWER)
         for number in range(1, reloads + 1):
             asked = time.monotonic()
-            glacic.reload(configuration[number % 2])
+            glacic.configure(configuration[number % 2])
+            glacic.call("reload", keep_connections=True)  # else each looks through all that ended a moment ago, first
             slowest_s = max(slowest_s, time.monotonic() - asked)
         time.sleep(0.5 * SLOWER)
         sent = forbidden.end()
@@ -283,7 +297,7 @@ def _forbidden(*options: str | float) -> list[str | float]:
     return processes.program("traffic", *road, *ports, "--protocol", "syn", "--rate", FORBIDDEN_PER_S, *options)
 
 
-def _without(hosts: Home) -> int:
+def without(hosts: Home) -> int:
     """How many of 1,000 forbidden packets the sink gets where there is no firewall."""
     with processes.running(hosts.server, _sink()) as sink:
         with processes.running(hosts.laptop, _forbidden("--count", 1_000), ready=False) as sender:

@@ -17,8 +17,8 @@ NAME = "spoofed"
 TITLE = "A million made-up flows in a minute"
 PLACES = ("here",)
 PROMISE = """\
-With learning on or off, the memory of each process moves by less than 50 MB: what is learned, what waits and what
-is remembered is bounded (`learn_max`, `learn_max_per_source`, `cache_size`). Learned and established traffic notices
+With learning on or off, the memory of each process moves by less than 50 MB: what is learned, what waits and
+what is remembered is bounded (`learn_max`, `learn_max_per_source`, `cache_size`). Learned and established traffic notices
 nothing. A second, quiet host still gets a verdict on its new flows: allowed, or pending where a limit of learning is reached.
 Where the flood is more than one core decides, a first packet may find the queue full; the client's next one gets it."""
 ADVICE = """\

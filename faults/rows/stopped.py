@@ -23,7 +23,7 @@ queue (1,024 packets, then `queue_full`), and are dropped with it; from its end 
 ADVICE = """\
 Nothing for the worker. A control process that stays silent is ended by systemd's watchdog (`WatchdogSec=` in the unit),
 and the worker with it."""
-ENDED_S = child.HUNG_S + 2.0  # silence, the last look, a busy machine
+ENDED_S = child.HUNG_S + 10.0  # silence, the last look, another start; on a machine that others use too
 
 
 def measure() -> Iterator[Case]:
