@@ -94,7 +94,9 @@ def cut(*, killed: bool) -> Case:
             late_s = back_s - TRIAL_S
             if late_s > LATE_S * SLOWER:
                 broken.append(f"it came back {late_s:.1f} s late")
-            told = json.loads(Person(hosts).says(glacic.command("history", "--json")).partition(" ")[2])
+            other = Person(hosts)
+            told = json.loads(other.says(glacic.command("history", "--json")).partition(" ")[2])
+            other.close()
             states = [revision["state"] for revision in told["revisions"]]
             if sorted(states) != ["confirmed", "reverted"]:
                 broken.append(f"the history says {states}")

@@ -22,17 +22,16 @@ ADVICE = "Nothing."
 
 
 def measure() -> Iterator[Case]:
-    """Inline, and as nflog."""
-    for inline in (True, False):
-        yield trial.run(gone(inline))
+    """Inline."""
+    yield trial.run(gone())
 
 
-def gone(inline: bool) -> Trial:
+def gone() -> Trial:
     """lan0 is deleted and made anew."""
     road = dict.fromkeys(("learned", "established", "unknown", "quiet"), EITHER)  # there is none
     return Trial(
-        setting="inline" if inline else "nflog",
-        configuration=config(inline=inline),
+        setting="the zone's one interface",
+        configuration=config(),
         begin=_remove,
         end=_bring_back,
         lasts_s=1.0,
@@ -46,5 +45,5 @@ def _remove(at: Bed) -> None:
 
 def _bring_back(at: Bed) -> None:
     addresses = (f"{ROUTER_LAN}/24", f"{ROUTER_LAN_6}/64")
-    at.home.router.ip("link add filler type dummy")  # takes the next index
+    at.home.router.ip("link add filler type veth peer name filler1")  # takes the next index
     at.home.network.plug(Port(at.home.router, "lan0", ROUTER_LAN_MAC, addresses), at.home.network.hosts["switch"])

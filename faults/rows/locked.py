@@ -15,8 +15,8 @@ TITLE = "Database locked by another program"
 PLACES = ("here",)
 PROMISE = """\
 Learning goes on in memory and in the kernel; what was learned is written as soon as the lock is free, and
-nothing is lost as long as the service lives. `glacic status` says degraded and why, the log says it once, and once that it is over.
-With `durable = true` new flows wait for the commit, so they are dropped meanwhile."""
+nothing is lost as long as the service lives. `glacic status` says degraded and why, the log says it once, and once that
+it is over. With `durable = true` new flows wait for the commit, so they are dropped meanwhile."""
 ADVICE = "`fuser` the database and end what holds it. For copies use `glacic backup`, which holds no lock."
 
 

@@ -17,10 +17,10 @@ NAME = "spoofed"
 TITLE = "A million made-up flows in a minute"
 PLACES = ("here",)
 PROMISE = """\
-With learning on or off, the memory of each process moves by less than 50 MB: what is learned, what waits and
-what is remembered is bounded (`learn_max`, `learn_max_per_source`, `cache_size`). Learned and established traffic notices
-nothing. A second, quiet host still gets a verdict on its new flows: allowed, or pending where a limit of learning is reached.
-Where the flood is more than one core decides, a first packet may find the queue full; the client's next one gets it."""
+With learning on or off, the memory of each process moves by less than 50 MB: what is learned, what waits and what is
+remembered is bounded (`learn_max`, `learn_max_per_source`, `cache_size`). Learned and established traffic notices
+nothing. A second, quiet host still gets a verdict on its new flows: allowed, or pending where a limit of learning is
+reached. Where the flood is more than one core decides, a first packet may find the queue full; its next one gets it."""
 ADVICE = """\
 Learning for everybody ends where somebody has used it up: `glacic flows forget --state pending --source MAC` and
 `glacic flows list --origin tofu` clean up afterwards, `learn_max_per_source` bounds what one source can take, and

@@ -12,7 +12,6 @@ from bench.service import BenchGlacic
 from faults import trial
 from faults.bed import config
 from faults.main import told
-from faults.result import Case, Count
 from faults.rows import confirm, descriptors, interface, killed, locked, power, reloads, stopped
 from faults.trial import Trial
 from glacic.lab.home import home
@@ -25,7 +24,7 @@ from glacic.lab.home import home
         pytest.param(lambda: killed.worker("open"), id="worker killed, open"),
         pytest.param(lambda: killed.service("closed"), id="service killed"),
         pytest.param(lambda: stopped.worker("closed"), id="worker stopped"),
-        pytest.param(lambda: interface.gone(inline=False), id="interface gone"),
+        pytest.param(lambda: interface.gone(), id="interface gone"),
         pytest.param(lambda: locked.locked(durable=False), id="database locked"),
         pytest.param(lambda: power.crash(durable=False), id="ended in the midst of learning"),
         pytest.param(descriptors.killed_meanwhile, id="no descriptor for another worker"),
@@ -68,7 +67,3 @@ def test_without_a_firewall_the_forbidden_packets_are_seen() -> None:
 
 def _fields(of: Trial) -> dict[str, object]:
     return {name: getattr(of, name) for name in of.__dataclass_fields__}
-
-
-def test_a_case_is_kept_whole(tmp_path: Path) -> None:
-    assert Case(setting="x", kernel="y", traffic={"unknown": Count("stop", 3, 0)}).traffic["unknown"].dropped == 3
