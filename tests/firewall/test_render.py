@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from glacic.firewall.nft import Libnftables
 from glacic.firewall.render import render, render_elements, render_live
 from glacic.firewall.ruleset import Chain, Counter, Hook, Inventory, Part, Rule, Ruleset, Set
+from glacic.lab.net import Host
 
 SMALL = Ruleset(
     (
@@ -102,10 +104,10 @@ def test_only_elements_that_changed_are_rendered_and_in_one_command_for_each_set
         return Ruleset((*sets, *parts, Chain("input", (Rule(rule),)), Chain("learned_x", (Rule(f"@{len(parts)}"),))))
 
     before = ruleset(learned)
-    flush, add = "flush set inet glacic", "add element inet glacic"
-    assert render_elements(before, ruleset(learned, b=())) == f"{flush} b\n"
-    assert render_elements(before, ruleset(learned, more, a="10.0.0.2", b=("3", "4"))) == (
-        f"{flush} a\n{add} a {{\n\t10.0.0.2\n}}\n{flush} b\n{add} b {{\n\t3, 4\n}}\n"
+    delete, add = "delete element inet glacic", "add element inet glacic"
+    assert render_elements(before, ruleset(learned, b=("2",))) == f"{delete} b {{\n\t1\n}}\n"
+    assert render_elements(before, ruleset(learned, more, a="10.0.0.2", b=("2", "3", "4"))) == (
+        f"{delete} a {{\n\t10.0.0.1\n}}\n{add} a {{\n\t10.0.0.2\n}}\n{delete} b {{\n\t1\n}}\n{add} b {{\n\t3, 4\n}}\n"
     )
     for other in (
         before,  # nothing has changed
@@ -116,3 +118,32 @@ def test_only_elements_that_changed_are_rendered_and_in_one_command_for_each_set
         Ruleset(before.parts[1:]),
     ):
         assert render_elements(before, other) == ""
+
+
+RANGES = (
+    ("10.0.0.0/24", "10.1.0.0/16"),
+    ("10.0.0.0/25", "10.0.0.128/25"),
+    ("10.0.0.0/8",),
+    ("10.0.0.5", "10.0.0.7-10.0.0.9"),
+    (),
+    ("10.0.0.0/9", "10.128.0.0/9"),
+    ("10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"),
+    ("10.0.0.0/24", "10.0.1.0/25", "10.0.2.0/24", "10.0.1.128/25"),
+)
+
+
+def test_ranges_that_split_join_and_overlap_become_what_a_fresh_load_has(scratch: Host, nft: Libnftables) -> None:
+    def of(elements: tuple[str, ...]) -> Ruleset:
+        return Ruleset((Set("s", "type ipv4_addr; flags interval;", elements),))
+
+    def listed() -> str:
+        return scratch.run(["nft", "list", "set", "inet", "glacic", "s"]).stdout
+
+    for before in RANGES:
+        for after in RANGES:
+            nft.run(render(of(after)))
+            fresh = listed()
+            nft.run(render(of(before)))
+            if script := render_elements(of(before), of(after)):
+                nft.run(script)
+            assert listed() == fresh
