@@ -1,4 +1,4 @@
-"""The end of road 1: a Ruleset becomes the kernel's table, in one transaction, or nothing changes.
+"""The end of road 1: a Ruleset becomes the kernel's table, or nothing changes.
 
     check     the kernel looks at the script, and nothing changes
     prepare   a table is there, so that learned sets can be made and filled before any chain meets a packet
