@@ -23,6 +23,8 @@ promise is broken. A short part of it runs with the tests.
 - Each fault is made while packets of every kind go through the firewall: *new flows* (each packet is one that nobody
   has seen), a *learned* flow (each packet a new connection), an *established* connection, a flow that a person has
   *denied*, and packets from *outside*, to the firewall and to what lies behind it. Each is a datagram, answered or not.
+- What was learned or is established was promised to pass, what is denied or comes from outside was promised not to: in
+  every fault. What new flows were promised depends on the setting, and stands in the table.
 - *Accepted*: answered. *Dropped*: not answered, as promised. *Lost*: not answered, although it should have been.
   *Wrongly passed*: answered, although it should not have been; there are none, or the row says **broken**.
 - *Back after*: from the end of the fault (where it ends by itself: from its beginning) until `glacic status` says
@@ -71,7 +73,14 @@ def render(modules: Sequence[Module], measured: Mapping[str, Measured]) -> str:
 
 
 _SUMMARY = (
-    *("fault", "setting", "where", "new flows: accepted / dropped / lost", "learned, established: accepted / lost"),
+    *(
+        "fault",
+        "setting",
+        "where",
+        "promised to new flows",
+        "new flows: accepted / dropped / lost",
+        "learned, established: accepted / lost",
+    ),
     *("forbidden: sent / wrongly passed", "back after", "learned flows lost", ""),
 )
 
@@ -81,7 +90,22 @@ def _summary(modules: Sequence[Module], measured: Mapping[str, Measured]) -> Ite
         for number, case in enumerate(measured[module.NAME].cases):
             title = f"[{module.TITLE}](#{_anchor(module.TITLE)})" if number == 0 else ""
             verdict = "**broken**" if case.broken else "kept"
-            yield (title, f"`{case.setting}`", _where(case), *_packets(case), _back(case), _flows(case), verdict)
+            yield (
+                title,
+                f"`{case.setting}`",
+                _where(case),
+                _promised(case),
+                *_packets(case),
+                _back(case),
+                _flows(case),
+                verdict,
+            )
+
+
+def _promised(case: Case) -> str:
+    """What `unknown` packets were to get; what always goes for the others stands above the table."""
+    words = {"pass": "accepted", "stop": "dropped", "either": "either, see below"}
+    return words[case.traffic["unknown"].promised] if "unknown" in case.traffic else "see below"
 
 
 def _packets(case: Case) -> tuple[str, str, str]:

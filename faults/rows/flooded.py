@@ -45,6 +45,7 @@ def flood(full: str) -> Trial:
         lasts_s=4.0,
         promised={"unknown": EITHER},
         measure=sender.measure,
+        other_flows=1_000_000,
     )
 
 
@@ -80,7 +81,7 @@ class Sender:
         self.sent, self.seconds = int(said["sent"]), float(said["seconds"])
         self._stack.close()
 
-    def measure(self, at: Bed, _case: Case) -> tuple[dict[str, str], list[str]]:
+    def measure(self, at: Bed, _case: Case | None) -> tuple[dict[str, str], list[str]]:
         """What became of the flood."""
         time.sleep(0.2)
         queue = at.glacic.call("stats")["queues"][0]

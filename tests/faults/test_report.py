@@ -41,7 +41,7 @@ def rendered(*cases: Case) -> str:
 def test_a_row_says_what_was_accepted_dropped_lost_and_wrongly_passed() -> None:
     text = rendered(case(recovered_s=1.25, lost_flows=2, learned_before=9, broken=("it leaks",)))
     row = next(line for line in text.splitlines() if line.startswith("| [A fault"))
-    assert "| 8 / 0 / 2 | 5 / 0 | 10 / 1 | 1.2 s | 2 of 9 | **broken** |" in row
+    assert "| accepted | 8 / 0 / 2 | 5 / 0 | 10 / 1 | 1.2 s | 2 of 9 | **broken** |" in row
     assert "**Broken** (x = 1, VM): it leaks." in text
 
 
