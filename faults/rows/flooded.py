@@ -53,7 +53,7 @@ def flood(full: str) -> Trial:
 class Sender:
     """`traffic` on a host of the bed."""
 
-    options: tuple[str | float, ...] = ("--ports", "2000-9999", "--source-ports", "2000-61999")
+    options: tuple[str | float, ...] = ("--ports", "2000-61999", "--source-ports", "2000-61999")
     first_mac: str = CAMERA_MAC
     sent: int = 0
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""Road 1: the seam to the kernel's nf_tables: a Protocol of six methods, libnftables behind it, a fake beside it.
+"""Road 1: the seam to the kernel's nf_tables: a Protocol of five methods, libnftables behind it, a fake beside it.
 
 Refuses to list elements. A learned set may have a million of them, and of nft's listings only two leave them in the
 kernel (measured with nft 1.0.6): `list chains`, and a terse `list sets` of one table. Even `list tables` fetches them.
