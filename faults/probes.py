@@ -125,6 +125,8 @@ class Stream:
         with contextlib.suppress(OSError):  # a refusal by ICMP is no answer
             while True:
                 data = client.recv(64)
+                if len(data) != _NUMBER.size:
+                    continue  # an answer to somebody else's packet, who made up this port
                 packet = self.packets[_NUMBER.unpack(data)[0]]
                 packet.answered = packet.answered or time.monotonic()
 

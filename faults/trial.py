@@ -64,6 +64,7 @@ class Trial:
     measure: Measure | None = None
     around: Around = lambda _: contextlib.nullcontext()
     per_s: float = PER_S
+    not_after: tuple[str, ...] = ()  # kinds that are not what they were, when it is over
     other_flows: int = 0  # that the fault itself makes, each with its line in the log
 
 
@@ -102,7 +103,7 @@ def run_on(trial: Trial, at: Bed) -> Case:
         recovered_s=round(back - ended, 2),
         **_flows(streams, began, trial.known_s, learned),
     )
-    broken = [*_broken(trial, case), *_after(streams, back)]
+    broken = [*_broken(trial, case), *_after(trial, streams, back)]
     flows = len({packet.port for packet in streams.kinds["unknown"].packets}) + len(streams.kinds["quiet"].packets)
     if restless > flows + trial.other_flows + 10:
         broken.append(f"{restless} log lines for {flows} flows")
@@ -168,10 +169,10 @@ def _broken(trial: Trial, case: Case) -> list[str]:
     return broken
 
 
-def _after(streams: Streams, back: float) -> list[str]:
+def _after(trial: Trial, streams: Streams, back: float) -> list[str]:
     """What is not as it was before, once it is back. The last second's packets may have been resting."""
     broken = []
-    for kind in ("unknown", "learned", "established", "quiet"):
+    for kind in {"unknown", "learned", "established", "quiet"} - set(trial.not_after):
         packets = streams.kinds[kind].between(kind, back, time.monotonic())
         lost = sum(packet.answered is None for packet in packets)
         if lost:
