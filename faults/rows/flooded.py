@@ -22,7 +22,8 @@ PLACES = ("here", "vm")
 PROMISE = """\
 Learned and established traffic never meets the queue, and notices nothing. New flows share the queue with the flood:
 what finds it full is dropped (`queue_full = "closed"`), or let in, counted and not learned (`"open"`). Nothing else is
-harmed: the service answers people, and is back as soon as the flood ends."""
+harmed: the service answers people, and is back as soon as the flood ends. (What is not answered in the table
+includes what the measurement's own server had no time for.)"""
 ADVICE = """\
 `rate_limit` in `rule_learning` keeps one flow key, or one interface, from filling the queue; `glacic stats` shows
 `kernel_dropped`. Leave `queue_full` closed where somebody may want to get in: whoever can fill the queue opens it."""

@@ -24,7 +24,7 @@ from glacic.lab.home import home
         pytest.param(lambda: killed.worker("open"), id="worker killed, open"),
         pytest.param(lambda: killed.service("closed"), id="service killed"),
         pytest.param(lambda: stopped.worker("closed"), id="worker stopped"),
-        pytest.param(lambda: interface.gone(), id="interface gone"),
+        pytest.param(interface.gone, id="interface gone"),
         pytest.param(lambda: locked.locked(durable=False), id="database locked"),
         pytest.param(lambda: power.crash(durable=False), id="ended in the midst of learning"),
         pytest.param(descriptors.killed_meanwhile, id="no descriptor for another worker"),
