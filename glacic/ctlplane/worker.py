@@ -93,16 +93,19 @@ class Worker:
 
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         try:
-            request = self._requests.get(message["do"])
-            if request is None:
-                raise UsageError(f"no such request: {message['do']}")
-            answer = protocol.answer(request(**message["args"]))
+            answer = protocol.answer(self._find(message["do"])(**message["args"]))
         except GlacicError as error:
             answer = protocol.refusal(error)
         except Exception as error:  # the top loop: the parent decides whether this worker can go on
             _log.exception("request failed", request=str(message.get("do")))
             answer = protocol.refusal(GlacicError(f"internal error in the worker: {error!r}; the log has more"))
         return {"id": message["id"], **answer}
+
+    def _find(self, do: str) -> Callable[..., Any]:
+        request = self._requests.get(do)
+        if request is None:
+            raise UsageError(f"no such request: {do}")
+        return request
 
     def _prepare(self, settings: dict[str, Any], save_numbers: bool) -> dict[str, Any]:
         return self._workshop.prepare(from_message(settings), save_numbers)

@@ -76,7 +76,8 @@ def render_elements(before: Ruleset, after: Ruleset) -> str:
 
     Learned sets and their lookups come and go while a ruleset is in force, so they are no difference, unless `after`
     lacks one. What stays is not touched: a set of ranges that is flushed and filled again in one transaction is empty
-    for a moment (staging.py). A set is filled in one command: in pieces of 5,000 it takes a tenth longer and as much memory (measured).
+    for a moment (staging.py). A set is filled in one command: in pieces of 5,000 it takes a tenth longer and as much
+    memory (measured).
     """
     if [_frame(part) for part in before.parts if not _kept(part)] != [
         _frame(part) for part in after.parts if not _kept(part)
