@@ -15,6 +15,8 @@ from glacic.ctlplane.cli.options import Options, add_common, say
 from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.errors import GlacicError, Unreachable, UsageError
 
+SHOWN = 400  # lines of a difference that are shown to a person
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`glacic apply`."""
@@ -60,7 +62,7 @@ def via() -> str:
     """Where this command comes from, as far as that can be told: SSH_CONNECTION (sshd(8)), also through sudo."""
     from glacic.ctlplane.origin import ssh_connection
 
-    return ssh_connection()
+    return ssh_connection() or os.environ.get("SSH_CONNECTION", "")  # what cannot be read is refused, not left out
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
@@ -87,12 +89,16 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 def show_changes(changes: list[dict[str, Any]]) -> None:
     """What a change makes different, chain by chain and set by set."""
+    lines = []
     for change in changes:
-        say(f"{change['kind']} {change['name']}: {change['change']}")
-        for line in change["lines"]:
-            say(f"    {line}")
+        lines.append(f"{change['kind']} {change['name']}: {change['change']}")
+        lines += [f"    {line}" for line in change["lines"]]
+    for line in lines[:SHOWN]:
+        say(line)
+    if len(lines) > SHOWN:
+        say(f"... and {len(lines) - SHOWN} lines more: --json has them all")
     if not changes:
-        say("no difference to what is in force")
+        say("no difference to the ruleset in force")
 
 
 def show_trial(result: dict[str, Any]) -> None:
@@ -130,7 +136,15 @@ def _offline(arguments: argparse.Namespace, options: Options, config: Any, conte
         raise UsageError("a change is on trial: `glacic confirm` keeps it, `glacic rollback` takes it back")
     old = revisions.document(before.in_force)["script"] if before.in_force is not None else ""
     origin = Origin(who=me(), what="apply", source=via())
-    revision = offline.change_offline(config, contents, options.state_dir, origin, arguments.confirm, arguments.force)
+    revision = offline.change_offline(
+        config,
+        contents,
+        options.state_dir,
+        origin,
+        arguments.confirm,
+        arguments.force,
+        keep_connections=arguments.keep_connections,
+    )
     after = revisions.standing()
     new = revisions.document(revision.number)["script"]
     return {

@@ -57,4 +57,4 @@ def _offline(options: Options, *, on: bool, force: bool) -> None:
             "no zone lists anything under `management`: a panic would lock everybody out;"
             " use --force if that is intended"
         )
-    panic_offline(config, options.state_dir, on=on)
+    panic_offline(config, options.state_dir, on=on, source="" if force else via())

@@ -38,7 +38,13 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         origin = Origin(who=me(), what=what, source=via())
         with recorded(options, "rollback", number=arguments.number):
             result = rollback_offline(
-                options.state_dir, options.config, arguments.number, origin, arguments.confirm, arguments.force
+                options.state_dir,
+                options.config,
+                arguments.number,
+                origin,
+                arguments.confirm,
+                arguments.force,
+                keep_connections=arguments.keep_connections,
             )
     if options.json:
         options.emit({key: result[key] for key in ("revision", "trial", "changes")})
