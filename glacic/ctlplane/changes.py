@@ -48,15 +48,24 @@ class Changes:
     def __init__(self, service: Service, revisions: Revisions, *, choice: Choice) -> None:
         self.revisions = revisions
         self.note = choice.note  # why what runs is not the file's
-        self.panicking = False  # a panic that cannot be written down is one nevertheless
+        self._panic = False  # as the history said last; one that cannot be written down is a panic nevertheless
+        self._panic_unwritten = False
         self._service = service
         self.choice = choice
         self._on_trial: OnTrial | None = None
         self._timer: asyncio.Task[None] | None = None
         self._owed: asyncio.Task[None] | None = None  # the history is still to be told that a trial is over
         self._running: Read | None = None
+
+    @property
+    def panicking(self) -> bool:
+        """Whether there is a panic: by the history, which a command may have written while this process stood still;
+        where it is lost or cannot be read, as it was."""
         with suppress(GlacicError):
-            self.panicking = revisions.standing().panic
+            standing = self.revisions.standing()
+            if not self._panic_unwritten and (standing.revisions or standing.panic):
+                self._panic = standing.panic
+        return self._panic
 
     async def started(self) -> None:
         """The service has put its first configuration in force, or closed it."""
@@ -124,16 +133,17 @@ class Changes:
                         " use --force if that is intended"
                     )
                 await self._check_way_back(as_config(config), wish)
-            before, self.panicking = self.panicking, on
+            before, self._panic = self.panicking, on
             forgets: GlacicError | None = None
             try:
                 await asyncio.to_thread(self.revisions.panic, on)
             except GlacicError as error:
                 forgets = error
+            self._panic_unwritten = forgets is not None
             try:
                 await self._service.again()
             except GlacicError:
-                self.panicking = before
+                self._panic = before
                 with suppress(GlacicError):
                     await asyncio.to_thread(self.revisions.panic, before)
                 raise

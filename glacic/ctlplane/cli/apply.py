@@ -111,18 +111,21 @@ def show_trial(result: dict[str, Any]) -> None:
 
 
 def _by_service(arguments: argparse.Namespace, options: Options) -> dict[str, Any] | None:
-    """Have the running service apply it; None where none runs, or one that applies nothing (`run --no-apply`)."""
+    """Have the running service apply it; None where none runs, or one that applies nothing (`run --no-apply`).
+
+    Raises Unreachable where it goes away meanwhile: what it has done is not known, and is not to be done once more."""
     try:
-        with options.client() as service:
-            status = service.call("status")
-            if not status["applies"]:
-                return None
-            if status["config"] != str(options.config.absolute()):
-                raise GlacicError(f"the service runs {status['config']}: reload that, or stop the service first")
-            result: dict[str, Any] = service.call("apply", **wish(arguments))
-            return result
+        service = options.client()
     except Unreachable:
         return None
+    with service:
+        status = service.call("status")
+        if not status["applies"]:
+            return None
+        if status["config"] != str(options.config.absolute()):
+            raise GlacicError(f"the service runs {status['config']}: reload that, or stop the service first")
+        result: dict[str, Any] = service.call("apply", **wish(arguments))
+        return result
 
 
 def _offline(arguments: argparse.Namespace, options: Options, config: Any, contents: Any) -> dict[str, Any]:

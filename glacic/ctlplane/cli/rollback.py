@@ -27,9 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Through the service where one runs, else straight into the kernel."""
     try:
-        with options.client() as service:
-            result = service.call("rollback", number=arguments.number, **wish(arguments))
+        service = options.client()
     except Unreachable:
+        service = None
+    if service is not None:
+        with service:
+            result = service.call("rollback", number=arguments.number, **wish(arguments))
+    else:
         from glacic.ctlplane.cli.audit import recorded
         from glacic.ctlplane.offline import rollback_offline
         from glacic.ctlplane.revisions import Origin
