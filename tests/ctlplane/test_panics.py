@@ -46,7 +46,7 @@ def reaches(lab: Home, address: str = ROUTER_LAN) -> bool:
 
 def elements(lab: Home) -> str:
     listed = lab.router.run(["nft", "list", "table", "inet", "glacic"]).stdout
-    return "\n".join(sorted(re.findall(r"set allowed_\w+|10\.1\.0\.\S+ . 6 . 80|02:00:\S+ . 6 . 80", listed)))
+    return "\n".join(sorted(set(re.findall(r"(?:10\.1\.0\.\d+|02:00:\S+) \. \w+ \. (?:80|http)\b", listed))))
 
 
 def forget_neighbours(lab: Home) -> None:
