@@ -4,9 +4,12 @@ export PYTHON
 export PATH := $(PATH):/usr/sbin:/sbin
 BIN := .venv/bin
 TESTS ?=
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check bench bench-quick vm lock clean
+.PHONY: help setup demo test lint check bench bench-quick fuzz vm install uninstall deb lock clean
 
 help: ## this text
 	@echo 'make TARGET, where TARGET is one of:'
@@ -38,8 +41,23 @@ bench: setup ## measure everything beside what people use today, into docs/bench
 bench-quick: setup ## a minute's worth of it: fails where something has become twice as slow as it should be
 	@$(BIN)/python bench/main.py --quick
 
+fuzz: setup ## try inputs on whatever reads bytes from outside, SECONDS=60 for each target; TARGETS="hcl" for some
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements-fuzz.txt || \
+	    echo 'atheris cannot be installed here: inputs are made by chance' >&2
+	@$(BIN)/python fuzz/main.py --seconds $(or $(SECONDS),60) $(if $(RECORD),--record) $(TARGETS)
+
 vm: setup ## fetch the virtual machine's kernel; with CMD="uname -a" run that in it
 	@$(BIN)/python -P -m glacic.lab.vm -- $(CMD)
+
+install: ## install below PREFIX (/usr/local), with its Python dependencies, for PYTHON; DESTDIR is honoured
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' tools/install
+
+uninstall: ## remove what `make install` put there; configuration and what was learned stay
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' tools/install --remove
+
+deb: ## build the Debian package, for this Debian's own Python
+	@tools/debian-packages
+	@tools/deb
 
 lock: ## pin the Python requirements anew
 	@tools/lock

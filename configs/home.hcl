@@ -14,15 +14,20 @@ rule_learning {
 
 # Zones: where packets come from and go to.
 
+# The provider gives this router its address (DHCP), and over IPv6 a prefix for the networks at home (DHCPv6 prefix
+# delegation, from a link-local address to UDP 546). Router advertisements, neighbour discovery and the ICMP errors that
+# path MTU discovery needs are always let in; nothing has to be said about them.
 zone "wan" {
   interface = "wan0"
   external  = true # nothing that comes from here is ever learned
+  antispoof = true # and nothing that claims to come from home
 
-  services { dhcp_client = true } # the provider gives this router its address
+  services { dhcp_client = true }
 }
 
 zone "lan" {
   interfaces = ["lan0", "wl*"]
+  antispoof  = true
 
   services {
     dhcp = true
@@ -40,6 +45,7 @@ zone "lan" {
 
 zone "iot" {
   interface = "iot0"
+  antispoof = true
 
   services {
     dhcp = true
@@ -50,6 +56,7 @@ zone "iot" {
 
 zone "guest" {
   interface = "guest0"
+  antispoof = true
 
   services {
     dhcp = true
@@ -99,11 +106,67 @@ policy "iot" "lan" {
 }
 
 policy "guest" "wan" {
-  action = "accept"
+  action = "drop"
   learn  = false
+
+  rule "guests" {
+    connections_per_source = 500 # a phone has some dozens; what floods the line has thousands
+    action                 = "accept"
+  }
 }
+
+policy "wan" "firewall" {
+  action = "drop"
+
+  rule "ping" {
+    proto            = ["icmp", "icmpv6"]
+    icmp_type        = "echo-request"
+    limit_per_source = "2/second"
+    action           = "accept"
+  }
+}
+
+# IPv4: one address for all, and a forwarded port for the photo album. Those at home use the same address.
 
 nat "internet" {
   type          = "masquerade"
   out_interface = "wan0"
 }
+
+nat "photo album" {
+  type         = "dnat"
+  in_interface = "wan0"
+  proto        = "tcp"
+  dest_port    = 8443
+  to_ip        = "10.1.0.5"
+  to_port      = 443
+  hairpin      = true
+}
+
+# IPv6: every host has an address of its own, so nothing is translated, and a rule is what lets somebody in. The
+# address is the album's in the prefix that the provider has given; write yours.
+
+policy "wan" "lan" {
+  action = "drop"
+
+  rule "photo album" {
+    proto                  = "tcp"
+    dest_port              = 8443
+    dest_ip                = "2001:db8:1:1::5"
+    connections_per_source = 50
+    counter                = true
+    action                 = "accept"
+  }
+
+  rule "ping" {
+    proto            = "icmpv6"
+    icmp_type        = "echo-request"
+    limit_per_source = "2/second"
+    action           = "accept"
+    comment          = "RFC 4890: hosts may be pinged, and find out why they cannot be reached"
+  }
+}
+
+# What other files in conf.d/ beside this one say, as if it stood here; there may be none.
+
+include = "conf.d/*.hcl"

@@ -19,6 +19,7 @@ rule_learning {
 zone "internet" {
   interfaces = ["eth*", "en*"]
   external   = true
+  antispoof  = true # leave it out with two providers
 }
 
 # The administrators' VPN. No Ethernet, so a source is named by its address.
@@ -47,9 +48,11 @@ policy "internet" "firewall" {
   action = "drop"
 
   rule "web" {
-    proto     = "tcp"
-    dest_port = "@offered"
-    action    = "accept"
+    proto                  = "tcp"
+    dest_port              = "@offered"
+    connections_per_source = 200
+    counter                = true
+    action                 = "accept"
   }
 
   rule "http3" {
@@ -74,11 +77,22 @@ policy "internet" "firewall" {
     action    = "accept"
   }
 
+  rule "ssh from elsewhere" {
+    proto                  = "tcp"
+    dest_port              = 22
+    limit_per_source       = "3/minute"
+    connections_per_source = 2
+    log                    = "ssh from elsewhere: "
+    log_group              = 5 # for a program that listens there
+    counter                = true
+    action                 = "accept"
+  }
+
   rule "ping" {
-    proto     = ["icmp", "icmpv6"]
-    icmp_type = "echo-request"
-    limit     = "5/second"
-    action    = "accept"
+    proto            = ["icmp", "icmpv6"]
+    icmp_type        = "echo-request"
+    limit_per_source = "5/second"
+    action           = "accept"
   }
 }
 
@@ -96,3 +110,7 @@ policy "firewall" "internet" {
 policy "firewall" "admins" {
   action = "accept"
 }
+
+# What other files in conf.d/ beside this one say, as if it stood here; there may be none.
+
+include = "conf.d/*.hcl"

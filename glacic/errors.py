@@ -43,6 +43,10 @@ class StoreError(GlacicError):
     """The flow database cannot be opened, read or written."""
 
 
+class StoreDamaged(StoreError):
+    """The flow database's file is damaged: what it holds cannot be trusted any more, and has to be recovered."""
+
+
 class UnknownFlow(GlacicError):
     """No flow has this id or key."""
 

@@ -29,6 +29,8 @@ BLOCKS = {
     "zone": 'zone "a" { interface = "a0" }',
     "policy": 'policy "a" "firewall" { }',
     "rule": 'policy "a" "firewall" {\n  rule "r" { action = "accept" }\n}',
+    "time": 'policy "a" "firewall" {\n  rule "r" {\n  action = "accept"\n  time {\n zone = "UTC"\n days = "mon"\n'
+    "  }\n }\n}",
     "set": 'set "s" { type = "port" }',
     "nat": 'nat "n" {\n  type = "masquerade"\n  out_interface = "a0"\n}',
 }

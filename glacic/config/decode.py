@@ -11,32 +11,30 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from glacic.config import values
-from glacic.config.decode_rules import address_element, decode_nat, decode_rule, port_element, text_element
+from glacic.config.decode_nat import decode_nat
+from glacic.config.decode_rules import decode_rule, text_element
+from glacic.config.decode_sets import decode_set
+from glacic.config.include import INCLUDE
+from glacic.config.lists import Lists
 from glacic.config.model import (
     DROP_FORWARD,
     DROP_INPUT,
     FIREWALL,
     RESERVED_CT_MARK,
     Action,
-    AddressRange,
     Config,
     FailMode,
     Granularity,
     Identity,
     Integrity,
-    NamedSet,
-    Network,
     Policy,
-    PortRange,
     RuleLearning,
-    SetRef,
-    SetType,
     Zone,
 )
 from glacic.config.overlap import outermost_interfaces, outermost_networks
 from glacic.config.reader import Located, Reader, Report, describe, label_key, labels
 from glacic.config.services import MANAGEMENT, SERVICES
-from glacic.config.source import Source, Span, did_you_mean, listed
+from glacic.config.source import Source, Span, did_you_mean
 from glacic.config.syntax import Block, Body
 from glacic.config.values import Invalid
 
@@ -48,27 +46,24 @@ FLOWS_MAX = 10_000_000
 RETENTION_MAX_DAYS = 36_500
 PACKET_WINDOW_MAX = 10_000
 
-SET_TYPE_ALIASES = {
-    "ipv4": SetType.IPV4,
-    "ipv6": SetType.IPV6,
-    "ip": SetType.ADDRESS,
-    "port": SetType.PORT,
-}
 
-
-def decode(body: Body, source: Source, report: Report) -> Config:
-    """The whole file. What could not be decoded is in `report`, and the result is then only good for further checks."""
-    reader = Reader(body, source.span(0, 0), report, "the file")
+def decode(body: Body, source: Source, report: Report, lists: Lists) -> Config:
+    """The whole configuration; `lists` reads the files of elements that sets name. What could not be decoded is in
+    `report`, and the result is then only good for further checks."""
+    reader = Reader(body, source.span(0, 0), report, "the configuration")
+    reader.taken(INCLUDE)
     learning = [_rule_learning(block, report) for block in reader.only("rule_learning")]
-    sets = tuple(found for block in reader.blocks("set") if (found := _set(block, report)))
+    sets = tuple(found for block in reader.blocks("set") if (found := decode_set(block, report, lists)))
     config = Config(
         path=Path(source.name),
         integrity=_integrity(reader, learning[0] if learning else RuleLearning()),
+        flowtable=reader.flag("flowtable"),
         rule_learning=learning[0] if learning else RuleLearning(),
         zones=tuple(zone for block in reader.blocks("zone") if (zone := _zone(block, report))),
         policies=tuple(policy for block in reader.blocks("policy") if (policy := _policy(block, report))),
         sets=sets,
         nats=tuple(nat for block in reader.blocks("nat") if (nat := decode_nat(block, report, sets))),
+        spans=reader.spans,
     )
     reader.finish()
     return config
@@ -188,6 +183,7 @@ def _zone(block: Block, report: Report) -> Zone | None:
         interfaces=tuple(name for name, _ in interfaces),
         networks=tuple(network for network, _ in networks),
         external=reader.flag("external"),
+        antispoof=reader.flag("antispoof"),
         identity=reader.choice("identity", Identity, Identity.MAC),
         services=_vocabulary(reader, "services", SERVICES, ("management", MANAGEMENT), report),
         management=_vocabulary(reader, "management", MANAGEMENT, ("services", SERVICES), report),
@@ -243,7 +239,7 @@ def _vocabulary(
     return tuple(name for name, on in wanted.items() if on)
 
 
-# Policies and sets
+# Policies
 
 
 def _policy(block: Block, report: Report) -> Policy | None:
@@ -270,45 +266,3 @@ def _policy_name(text: str) -> str:
     if text in {DROP_INPUT, DROP_FORWARD}:
         raise Invalid(f'"{text}" is reserved', "it is the name of what no policy claims: choose another")
     return values.name(text, NAME_MAX)
-
-
-def _set(block: Block, report: Report) -> NamedSet | None:
-    found = labels(block, ("NAME",), report, _set_name)
-    where = f'set "{found[0]}"' if found else "this set"
-    reader = open_block(block, report, where)
-    reader.require("type", f"write type = {listed(map(str, SetType))}")
-    kind = reader.choice("type", SetType, SetType.ADDRESS, SET_TYPE_ALIASES)
-    known = reader.has("type") and not reader.broken("type")
-
-    def element(located: Located) -> Network | AddressRange | PortRange:
-        parsed = port_element(located) if kind is SetType.PORT else address_element(located)
-        if isinstance(parsed, SetRef):
-            raise Invalid("a set within a set", "write its elements here too")
-        family = {SetType.IPV4: 4, SetType.IPV6: 6}.get(kind)
-        if family and not isinstance(parsed, PortRange) and family not in values.versions((parsed,)):
-            advice = f'this set holds IPv{family}; type = "address" holds both'
-            raise Invalid(f'"{located.value}" is of the other family', advice)
-        return parsed
-
-    named = NamedSet(
-        name=found[0] if found else "",
-        type=kind,
-        elements=tuple(part for part, _ in reader.items("elements", element if known else _anything)),
-        description=_description(reader),
-        spans=reader.spans,
-    )
-    reader.finish()
-    return named if found else None
-
-
-def _anything(_: Located) -> PortRange:
-    """For the elements of a set whose type is unknown: there is nothing to check them against."""
-    return PortRange(0, 0)
-
-
-def _set_name(text: str) -> str:
-    if not values.is_identifier(text):
-        raise Invalid(
-            f'"{text}" cannot be the name of a set', 'letters, digits and "_", no digit first: rules name it as @name'
-        )
-    return text

@@ -1,4 +1,4 @@
-"""Step 3 of road 1, continued: rules and nat blocks become the model; the elements that they share with sets.
+"""Step 3 of road 1, continued: the rules of a policy become the model; the elements that they share with sets and nat.
 
 As in decode.py every value is checked for itself; what two of them have to do with each other is validate_rules.py's.
 """
@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from glacic.config import values
+from glacic.config.decode_time import decode_time
 from glacic.config.model import (
     Action,
-    Address,
     AddressRange,
     AddressSpec,
+    LogLevel,
     NamedSet,
-    Nat,
-    NatKind,
     Network,
     PortRange,
     PortSpec,
+    RejectWith,
     Rule,
     SetRef,
     SetType,
@@ -36,11 +36,13 @@ RULE_NAME_MAX = 100  # bytes
 COMMENT_MAX = 128  # bytes, NFTNL_UDATA_COMMENT_MAXLEN of nft
 LOG_PREFIX_MAX = 127  # bytes, NF_LOG_PREFIXLEN - 1, linux/netfilter/nf_log.h
 DESCRIPTION_MAX = 1024  # bytes
+LOG_GROUP_MAX = 65535  # 16 bits, linux/netfilter/nfnetlink_log.h
+CONNECTIONS_MAX = 65535  # the kernel walks the list of a source's connections for each new one (nf_conncount.c)
+LEVEL_ALIASES = {"warning": LogLevel.WARN, "error": LogLevel.ERR, "emergency": LogLevel.EMERG}
+REJECT_ALIASES = {"tcp reset": RejectWith.TCP_RESET, "rst": RejectWith.TCP_RESET}
 CT_STATES = ("new", "established", "related", "invalid", "untracked")
 
 EMPTY = "leave it out to match everything"
-NAT_ALIASES = {"port_forward": NatKind.DNAT, "port-forward": NatKind.DNAT, "forward": NatKind.DNAT}
-FAMILIES = {"ipv4": 4, "ipv6": 6, "both": 0}
 
 
 def decode_rule(block: Block, report: Report) -> Rule | None:
@@ -52,61 +54,33 @@ def decode_rule(block: Block, report: Report) -> Rule | None:
     rule = Rule(
         name=found[0] if found else "",
         action=reader.choice("action", Action, Action.DROP),
-        protos=_protos(reader),
-        dest_port=_ports(reader, "dest_port"),
-        source_port=_ports(reader, "source_port"),
-        src_ip=_addresses(reader, "src_ip"),
-        dest_ip=_addresses(reader, "dest_ip"),
-        ct_state=_each(reader, "ct_state", text_element(_ct_state)),
-        icmp_type=_each(reader, "icmp_type", _icmp_type),
-        in_interface=_each(reader, "in_interface", text_element(values.interface)),
-        out_interface=_each(reader, "out_interface", text_element(values.interface)),
+        protos=protocols(reader),
+        dest_port=ports(reader, "dest_port"),
+        source_port=ports(reader, "source_port"),
+        src_ip=addresses(reader, "src_ip"),
+        dest_ip=addresses(reader, "dest_ip"),
+        ct_state=each(reader, "ct_state", text_element(_ct_state)),
+        icmp_type=each(reader, "icmp_type", _icmp_type),
+        in_interface=each(reader, "in_interface", text_element(values.interface)),
+        out_interface=each(reader, "out_interface", text_element(values.interface)),
+        translated=reader.flag("translated"),
         limit=reader.text("limit", values.rate, 'a rate, "10/second"'),
+        limit_per_source=reader.text("limit_per_source", values.rate, 'a rate, "10/minute"'),
+        connections_per_source=reader.number("connections_per_source", 0, 1, CONNECTIONS_MAX),
         log=_log(reader),
+        log_group=_optional(reader, "log_group", reader.number("log_group", 0, 0, LOG_GROUP_MAX)),
+        log_level=_optional(reader, "log_level", reader.choice("log_level", LogLevel, LogLevel.WARN, LEVEL_ALIASES)),
+        reject_with=_optional(
+            reader, "reject_with", reader.choice("reject_with", RejectWith, RejectWith.ADMIN_PROHIBITED, REJECT_ALIASES)
+        ),
+        counter=reader.flag("counter"),
+        time=decode_time(reader, report),
         comment=reader.text("comment", lambda text: values.line_of_text(text, COMMENT_MAX)) or "",
         disabled=reader.flag("disabled"),
         spans=reader.spans,
     )
     reader.finish()
     return rule if found else None
-
-
-def decode_nat(block: Block, report: Report, sets: Sequence[NamedSet]) -> Nat | None:
-    """One nat block; the sets say of which family their references are."""
-    found = labels(block, ("NAME",), report, lambda text: values.name(text, RULE_NAME_MAX))
-    reader = Reader(block.body, block.span, report, f'nat "{found[0]}"' if found else "this nat block")
-    reader.spans |= {label_key(index): label.span for index, label in enumerate(block.labels)}
-    reader.require("type", f"write type = {listed(map(str, NatKind))}")
-    to_ip = reader.text("to_ip", _one_address, 'an address, "10.1.0.5"')
-    family = reader.text("family", _family, listed(FAMILIES))
-    kind = reader.choice("type", NatKind, NatKind.MASQUERADE, NAT_ALIASES)
-    src_ip, dest_ip = _addresses(reader, "src_ip"), _addresses(reader, "dest_ip")
-    nat = Nat(
-        name=found[0] if found else "",
-        kind=kind,
-        family=_nat_family(family, to_ip, families_of(src_ip or dest_ip, sets)),
-        in_interface=_each(reader, "in_interface", text_element(values.interface)),
-        out_interface=_each(reader, "out_interface", text_element(values.interface)),
-        src_ip=src_ip,
-        dest_ip=dest_ip,
-        protos=_protos(reader),
-        dest_port=_ports(reader, "dest_port"),
-        to_ip=to_ip,
-        to_port=reader.number("to_port", 0, 1, 65535),
-        description=reader.text("description", lambda text: values.line_of_text(text, DESCRIPTION_MAX)) or "",
-        spans=reader.spans,
-    )
-    reader.finish()
-    return nat if found else None
-
-
-def _nat_family(written: int | None, to_ip: Address | None, found: frozenset[int]) -> int:
-    """What the target says, else what is written, else what the addresses say, else IPv4."""
-    if to_ip is not None:
-        return to_ip.version
-    if written is not None:
-        return written
-    return 0 if len(found) == 2 else next(iter(found), 4)
 
 
 def families_of(spec: AddressSpec, sets: Sequence[NamedSet]) -> frozenset[int]:
@@ -120,6 +94,11 @@ def families_of(spec: AddressSpec, sets: Sequence[NamedSet]) -> frozenset[int]:
         else:
             found |= values.versions((part,))
     return frozenset(found)
+
+
+def _optional(reader: Reader, name: str, found: T) -> T | None:
+    """What was found, or None where nothing is written, or nothing that can be read."""
+    return found if reader.has(name) and not reader.broken(name) else None
 
 
 # Elements
@@ -149,7 +128,7 @@ def address_element(located: Located) -> Network | AddressRange | SetRef:
     return text_element(lambda text: values.reference(text) or values.addresses(text))(located)
 
 
-def _each(reader: Reader, name: str, parse: Callable[[Located], T]) -> tuple[T, ...]:
+def each(reader: Reader, name: str, parse: Callable[[Located], T]) -> tuple[T, ...]:
     """The elements of a list that must not be empty, each once."""
     first: dict[T, Span] = {}
     for found, span in reader.items(name, parse, empty=EMPTY):
@@ -158,17 +137,19 @@ def _each(reader: Reader, name: str, parse: Callable[[Located], T]) -> tuple[T, 
     return tuple(first)
 
 
-def _ports(reader: Reader, name: str) -> PortSpec:
-    return _each(reader, name, port_element)
+def ports(reader: Reader, name: str) -> PortSpec:
+    """An attribute that names ports."""
+    return each(reader, name, port_element)
 
 
-def _addresses(reader: Reader, name: str) -> AddressSpec:
-    return _each(reader, name, address_element)
+def addresses(reader: Reader, name: str) -> AddressSpec:
+    """An attribute that names addresses."""
+    return each(reader, name, address_element)
 
 
-def _protos(reader: Reader) -> tuple[str, ...]:
+def protocols(reader: Reader) -> tuple[str, ...]:
     """Names of protocols; () for "any"."""
-    found = _each(reader, "proto", _protocol)
+    found = each(reader, "proto", _protocol)
     if "any" in found and len(found) > 1:
         reader.refuse("proto", '"any" among other protocols', "it covers them: write it alone, or leave it out")
     return () if "any" in found else found
@@ -232,15 +213,3 @@ def _log_value(located: Located) -> str | None:
     if not located.value.strip():
         raise Invalid("an empty log prefix", "write true for the default one")
     return values.line_of_text(located.value, LOG_PREFIX_MAX, quotes=False)
-
-
-def _one_address(text: str) -> Address:
-    if "/" in text or "-" in text:
-        raise Invalid(f'"{text}" is not one address', "traffic is sent to, or from, one address")
-    return values.address(text)
-
-
-def _family(text: str) -> int:
-    if text not in FAMILIES:
-        raise Invalid(f'"{text}" is no family', did_you_mean(text, FAMILIES) or f"write {listed(FAMILIES)}")
-    return FAMILIES[text]

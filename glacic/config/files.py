@@ -7,6 +7,7 @@ again, path by path. Refuses to know what the bytes mean.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,11 @@ class Files(Protocol):
         """The first `most` bytes of a file. Raises OSError, or ValueError for a path that cannot be one."""
 
     def matching(self, pattern: Path) -> list[Path]:
-        """The files whose path matches, `*` and `?` in its last part, in the order of their names; [] for none."""
+        """The files whose path matches, `*` and `?` in its last part, in the order of their names; [] for none.
+
+        As in a shell, a name that begins with a dot is matched by none that does not. Raises OSError where the
+        directory cannot be read; ValueError for one that cannot be.
+        """
 
 
 class Disk:
@@ -31,7 +36,11 @@ class Disk:
 
     def matching(self, pattern: Path) -> list[Path]:
         """See Files.matching."""
-        return sorted(path for path in pattern.parent.glob(pattern.name) if path.is_file())
+        try:
+            found = sorted(path for path in pattern.parent.iterdir() if _matches(path.name, pattern.name))
+        except FileNotFoundError:
+            return []
+        return [path for path in found if not path.is_dir()]  # a link to nowhere stays: somebody wants that file
 
 
 class Kept:
@@ -49,7 +58,8 @@ class Kept:
 
     def matching(self, pattern: Path) -> list[Path]:
         """See Files.matching."""
-        return sorted(path for name in self.contents if (path := Path(name)).match(str(pattern)))
+        paths = (Path(name) for name in self.contents)
+        return sorted(path for path in paths if path.parent == pattern.parent and _matches(path.name, pattern.name))
 
 
 class Recorder:
@@ -70,4 +80,12 @@ class Recorder:
         return self._files.matching(pattern)
 
 
+def _matches(name: str, pattern: str) -> bool:
+    """`*` and `?` alone are special."""
+    if name.startswith(".") and not pattern.startswith("."):
+        return False
+    return fnmatchcase(name, pattern.replace("[", "[[]"))
+
+
 DISK: Files = Disk()
+NOTHING: Files = Kept({})

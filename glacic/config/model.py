@@ -64,6 +64,30 @@ class Granularity(StrEnum):
     DESTINATION = "destination"
 
 
+class RejectWith(StrEnum):
+    """How a rejected sender is told. TCP_RESET is a TCP segment, the others are ICMP and ICMPv6 errors, as nft pairs
+    them for both families (icmpx)."""
+
+    TCP_RESET = "tcp-reset"
+    PORT_UNREACHABLE = "port-unreachable"
+    HOST_UNREACHABLE = "host-unreachable"
+    NO_ROUTE = "no-route"
+    ADMIN_PROHIBITED = "admin-prohibited"
+
+
+class LogLevel(StrEnum):
+    """How urgent a line in the kernel log is: syslog's names, as nft writes them."""
+
+    EMERG = "emerg"
+    ALERT = "alert"
+    CRIT = "crit"
+    ERR = "err"
+    WARN = "warn"
+    NOTICE = "notice"
+    INFO = "info"
+    DEBUG = "debug"
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """`count` per `unit` ("second", "minute", "hour", "day")."""
@@ -138,11 +162,26 @@ class Zone:
     interfaces: tuple[str, ...] = ()
     networks: tuple[Network, ...] = ()
     external: bool = False
+    antispoof: bool = False
     identity: Identity = Identity.MAC
     services: tuple[str, ...] = ()  # names from config/services.py
     management: tuple[str, ...] = ()
     description: str = ""
     spans: Spans = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeWindow:
+    """The `time` block: what a clock in `zone` reads from `from_min` up to `to_min`, minutes since midnight, on `days`.
+
+    days: 0 is Monday; never empty. A window that ends where it began or before goes over midnight, and its day is the
+    one it begins on. zone: a name of the IANA time zone database.
+    """
+
+    zone: str
+    days: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
+    from_min: int = 0
+    to_min: int = 1440
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +199,16 @@ class Rule:
     icmp_type: tuple[str, ...] = ()  # nft's own names or numbers as text; which family: `protos`
     in_interface: tuple[str, ...] = ()
     out_interface: tuple[str, ...] = ()
+    translated: bool = False  # only what a port forward, of anybody's table, has sent elsewhere
     limit: Rate | None = None
+    limit_per_source: Rate | None = None
+    connections_per_source: int = 0  # 0: as many as there are
     log: str | None = None  # None: no log; "": with the default prefix; else the prefix
+    log_group: int | None = None  # the nflog group that gets the packets instead of the kernel log
+    log_level: LogLevel | None = None  # None: the kernel's own, "warn"
+    reject_with: RejectWith | None = None  # None: a reset for TCP, admin-prohibited for the rest
+    counter: bool = False
+    time: TimeWindow | None = None  # None: always
     comment: str = ""
     disabled: bool = False
     spans: Spans = field(default_factory=dict, compare=False, repr=False)
@@ -215,8 +262,9 @@ class Nat:
     """One `nat "name"` block.
 
     MASQUERADE, SNAT: what leaves by `out_interface`, from `src_ip`, for `dest_ip`. DNAT: what comes in by
-    `in_interface` from `src_ip` for `dest_ip` and `protos`/`dest_port` goes to `to_ip` (`to_port`, 0 = unchanged), and
-    is accepted on its way there.
+    `in_interface` from `src_ip` for `dest_ip` and `protos`/`dest_port` goes to `to_ip` (`to_port`, None = unchanged; a
+    range is as long as that in `dest_port`), and is accepted on its way there. hairpin: so does what internal zones
+    send to the firewall's other addresses.
     family: 4, 6 or 0 for both; addresses decide where there are any, masquerade alone means 4.
     """
 
@@ -230,7 +278,8 @@ class Nat:
     protos: tuple[str, ...] = ()
     dest_port: PortSpec = ()
     to_ip: Address | None = None
-    to_port: int = 0
+    to_port: PortRange | None = None
+    hairpin: bool = False
     description: str = ""
     spans: Spans = field(default_factory=dict, compare=False, repr=False)
 
@@ -241,8 +290,10 @@ class Config:
 
     path: Path
     integrity: Integrity = Integrity.REPORT
+    flowtable: bool = False
     rule_learning: RuleLearning = field(default_factory=RuleLearning)
     zones: tuple[Zone, ...] = ()
     policies: tuple[Policy, ...] = ()
     sets: tuple[NamedSet, ...] = ()
     nats: tuple[Nat, ...] = ()
+    spans: Spans = field(default_factory=dict, compare=False, repr=False)

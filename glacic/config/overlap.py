@@ -6,10 +6,10 @@ prefix length: a zone may have thousands of networks. Refuses to know zones: own
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from glacic.config.model import Network
+from glacic.config.model import Nat, Network, Zone
 from glacic.config.source import Span
 
 T = TypeVar("T")
@@ -85,3 +85,9 @@ def outermost_interfaces(found: Sequence[tuple[str, Span]]) -> list[tuple[str, S
             kept = [pair for pair in kept if not covers(name, pair[0])]
             kept.append((name, span))
     return kept
+
+
+def inside(zones: Iterable[Zone], nat: Nat) -> tuple[str, ...]:
+    """The interfaces that a forwarded port is reached by from within: those of internal zones, but for its own."""
+    names = (name for zone in zones if not zone.external for name in zone.interfaces)
+    return tuple(dict.fromkeys(name for name in names if not any(share(name, own) for own in nat.in_interface)))

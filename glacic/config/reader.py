@@ -76,7 +76,8 @@ class Reader:
         first = self._attributes.get(attribute.name)
         if first is not None:
             summary = f"{attribute.name} is written twice"
-            self._report.error(attribute.span, summary, f"remove one of them; the first is in line {first.span.line}")
+            place = first.span.seen_from(attribute.span)
+            self._report.error(attribute.span, summary, f"remove one of them; the first is in {place}")
             return
         self._attributes[attribute.name] = attribute
         self.spans[attribute.name] = attribute.span
@@ -95,6 +96,10 @@ class Reader:
         """Report a written attribute as wrong."""
         self._report.error(self.spans[name], summary, advice)
         self._report.broken.add(self.spans[name])
+
+    def taken(self, name: str) -> None:
+        """An attribute that somebody else has read, and taken out."""
+        self._names.add(name)
 
     def require(self, name: str, advice: str) -> None:
         """Let `finish` report the attribute at the header, should it be absent."""
@@ -229,7 +234,7 @@ class Reader:
         """The blocks of a type of which there may be one; every further one is an error, and still worth reading."""
         found = self.blocks(type_)
         for block in found[1:]:
-            advice = f"merge it into the one of line {found[0].span.line}"
+            advice = f"merge it into the one of {found[0].span.seen_from(block.span)}"
             self._report.error(block.span, f"a second {type_} block in {self._where}", advice)
         return found
 

@@ -72,6 +72,10 @@ class Span:
         """What stands there."""
         return self.source.text[self.start : self.end]
 
+    def seen_from(self, other: Span) -> str:
+        """Where it stands, in words, for a message about `other`: its line, and its file where that is another."""
+        return f"line {self.line}" + ("" if self.source.name == other.source.name else f" of {self.source.name}")
+
     def __str__(self) -> str:
         name = printable(self.source.name)
         return f"{name}:{self.line}:{self.column}" if self.line else name
@@ -111,9 +115,15 @@ class Diagnostic:
         }
 
 
-def in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
-    """As a reader meets them in the file, each once."""
-    return tuple(sorted(dict.fromkeys(diagnostics), key=lambda d: (d.span.start, d.severity, d.span.end, d.summary)))
+def in_order(diagnostics: Iterable[Diagnostic], sources: Iterable[Source] = ()) -> tuple[Diagnostic, ...]:
+    """As a reader meets them, each once: file by file as in `sources`, other files behind them by name."""
+    ranks = {source.name: rank for rank, source in enumerate(sources)}
+
+    def place(found: Diagnostic) -> tuple[int, str, int, str, int, str]:
+        name, span = found.span.source.name, found.span
+        return ranks.get(name, len(ranks)), name, span.start, found.severity, span.end, found.summary
+
+    return tuple(sorted(dict.fromkeys(diagnostics), key=place))
 
 
 def closest(word: str, known: Iterable[str]) -> list[str]:

@@ -33,7 +33,8 @@ from glacic.config.overlap import NetworkIndex, intersect, share
 from glacic.config.policies import learning_policies, learns
 from glacic.config.reader import HEADER, Report, element_key, label_key
 from glacic.config.source import Span, did_you_mean
-from glacic.config.validate_rules import validate_nat, validate_rules
+from glacic.config.validate_nat import validate_nat
+from glacic.config.validate_rules import validate_rules
 
 INLINE_ONLY = ("queues", "fail_mode", "queue_full", "engine_error", "packet_window", "offload_mark")
 
@@ -47,6 +48,12 @@ def validate(config: Config, report: Report) -> None:
         if not zone.spans.keys() & {"interface", "interfaces", "networks"}:
             advice = 'write interface = "lan0", or networks = ["10.1.0.0/24"]'
             report.error(zone.spans[HEADER], f'zone "{zone.name}" has neither interfaces nor networks', advice)
+        elif zone.antispoof and not zone.spans.keys() & {"interface", "interfaces"}:
+            advice = "name the interfaces, or leave it out: a false source is in none of a zone's networks"
+            report.error(zone.spans["antispoof"], "antispoof needs interfaces", advice)
+    if config.flowtable and not any(zone.interfaces for zone in config.zones):
+        advice = "name the interfaces of the zones, or leave it out"
+        report.error(config.spans["flowtable"], "flowtable without a zone that has interfaces", advice)
     _overlaps(config.zones, report)
     _policy_names(config.policies, report)
     for policy in config.policies:
@@ -65,7 +72,7 @@ def _unique(blocks: Iterable[Zone | NamedSet | Nat | Rule], type_: str, report: 
     for block in blocks:
         span = block.spans[label_key(0)]
         if block.name in first:
-            advice = f"choose another name, or merge the two; the first is in line {first[block.name].line}"
+            advice = f"choose another name, or merge the two; the first is in {first[block.name].seen_from(span)}"
             report.error(span, f'a second {type_} "{block.name}"', advice)
         else:
             first[block.name] = span
@@ -120,7 +127,7 @@ def _tell_overlap(report: Report, first: Zone, later: Zone, span: Span, what: st
     if first.name == later.name:
         return  # told as a second zone of that name
     summary = f'zone "{later.name}" overlaps zone "{first.name}": both have {what}'
-    advice = f'a packet is of one zone only; zone "{first.name}" is in line {first.spans[HEADER].line}'
+    advice = f'a packet is of one zone only; zone "{first.name}" is in {first.spans[HEADER].seen_from(span)}'
     report.error(span, summary, advice)
 
 
@@ -135,13 +142,13 @@ def _policy_names(policies: Sequence[Policy], report: Report) -> None:
         span = policy.spans.get("name", policy.spans[HEADER])
         pair = (policy.source, policy.destination)
         if pair in pairs:
-            line = pairs[pair].spans[HEADER].line
+            place = pairs[pair].spans[HEADER].seen_from(span)
             summary = f'a second policy from "{pair[0]}" to "{pair[1]}"'
-            report.error(policy.spans[HEADER], summary, f"merge it into the one of line {line}")
+            report.error(policy.spans[HEADER], summary, f"merge it into the one of {place}")
         elif policy.name in named:
-            line = named[policy.name].spans[HEADER].line
+            place = named[policy.name].spans[HEADER].seen_from(span)
             summary = f'a second policy named "{policy.name}"'
-            report.error(span, summary, f"write another name; the first is in line {line}")
+            report.error(span, summary, f"write another name; the first is in {place}")
         elif "name" not in policy.spans:
             _default_name(policy, report)
         named.setdefault(policy.name, policy)

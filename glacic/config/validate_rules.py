@@ -1,5 +1,5 @@
-"""Step 4 of road 1, continued: what the attributes of one rule or nat block have to do with each other, with the
-sets they name and with the zones they stand between.
+"""Step 4 of road 1, continued: what the attributes of one rule have to do with each other, with the sets they
+name and with the zones they stand between.
 
 An attribute that cannot apply is an error at that attribute: a rule that silently never matches, or matches more
 than it says, is the worst that a firewall can do.
@@ -7,95 +7,47 @@ than it says, is the worst that a firewall can do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from glacic.config.check import Check
 from glacic.config.decode_rules import families_of
 from glacic.config.model import (
     FIREWALL,
     AddressSpec,
     Config,
-    Nat,
-    NatKind,
     Policy,
     PortSpec,
     Rule,
     SetRef,
     SetType,
-    Spans,
 )
 from glacic.config.overlap import share
-from glacic.config.reader import HEADER, Report, element_key
+from glacic.config.reader import HEADER, Report
 from glacic.config.services import ICMP_TYPES, PORT_PROTOCOLS, PROTOCOL_FAMILY
-from glacic.config.source import Span, did_you_mean, listed
+from glacic.config.source import did_you_mean, listed
+from glacic.config.validate_effects import validate_effects
 
 BOTH = frozenset({4, 6})
-
-# Which attributes a kind of nat has: those it cannot be without, and those it may have.
-_NAT_NEEDS: Mapping[NatKind, tuple[str, ...]] = {
-    NatKind.MASQUERADE: ("out_interface",),
-    NatKind.SNAT: ("out_interface", "to_ip"),
-    NatKind.DNAT: ("in_interface", "proto", "dest_port", "to_ip"),
-}
-_NAT_MAY: Mapping[NatKind, tuple[str, ...]] = {
-    NatKind.MASQUERADE: ("family", "src_ip", "dest_ip"),
-    NatKind.SNAT: ("src_ip", "dest_ip"),
-    NatKind.DNAT: ("src_ip", "dest_ip", "to_port"),
-}
-_NAT_ALL = ("family", "in_interface", "out_interface", "src_ip", "dest_ip", "proto", "dest_port", "to_ip", "to_port")
-_NAT_EXAMPLES: Mapping[str, str] = {
-    "out_interface": 'out_interface = "wan0"',
-    "in_interface": 'in_interface = "wan0"',
-    "proto": 'proto = "tcp"',
-    "dest_port": "dest_port = 8080",
-    "to_ip": 'to_ip = "10.1.0.5"',
-}
 
 
 def validate_rules(config: Config, policy: Policy, report: Report) -> None:
     """Add to `report` what is wrong within the rules of one policy."""
     for rule in policy.rules:
-        check = _Check(rule.spans, report)
+        check = Check(rule.spans, report)
         _ports(rule, check)
         _icmp(rule, check)
-        _references(config, check, {"src_ip": rule.src_ip, "dest_ip": rule.dest_ip}, _port_specs(rule))
+        references(config, check, {"src_ip": rule.src_ip, "dest_ip": rule.dest_ip}, _port_specs(rule))
         _families(config, rule, check)
         _interfaces(config, policy, rule, check)
         _states(rule, check)
+        validate_effects(config, policy, rule, check)
 
 
 def _port_specs(rule: Rule) -> dict[str, PortSpec]:
     return {"source_port": rule.source_port, "dest_port": rule.dest_port}
 
 
-class _Check:
-    """The places of one block, and where to report."""
-
-    def __init__(self, spans: Spans, report: Report) -> None:
-        self.spans = spans
-        self.report = report
-
-    def usable(self, *names: str) -> bool:
-        """Whether none of the attributes is written and unreadable."""
-        return not any(name in self.spans and self.spans[name] in self.report.broken for name in names)
-
-    def written(self, name: str) -> bool:
-        """Whether the attribute is written, under its right name, readable or not."""
-        return name in self.spans and self.spans[name].text.startswith(name)
-
-    def readable(self, name: str) -> bool:
-        """Whether the attribute is written, and readable."""
-        return name in self.spans and self.usable(name)
-
-    def error(self, name: str, summary: str, advice: str = "") -> None:
-        """Report at an attribute."""
-        self.report.error(self.spans[name], summary, advice)
-
-    def element(self, name: str, index: int) -> Span:
-        """Where an element stands; the attribute where elements were left out."""
-        return self.spans.get(element_key(name, index), self.spans[name])
-
-
-def _ports(rule: Rule, check: _Check) -> None:
+def _ports(rule: Rule, check: Check) -> None:
     for name in ("source_port", "dest_port"):
         if not check.written(name) or not check.usable("proto"):
             continue
@@ -111,7 +63,7 @@ def _ports(rule: Rule, check: _Check) -> None:
             check.error(name, f"{name} cannot apply to proto {listed(without, 'and')}, which has no ports", advice)
 
 
-def _icmp(rule: Rule, check: _Check) -> None:
+def _icmp(rule: Rule, check: Check) -> None:
     if not check.written("icmp_type") or not check.usable("proto"):
         return
     without = [proto for proto in rule.protos if proto not in ICMP_TYPES]
@@ -138,8 +90,8 @@ def _icmp(rule: Rule, check: _Check) -> None:
             check.error("icmp_type", f'proto "{proto}" has none of these types', f"leave {proto} out of proto")
 
 
-def _references(
-    config: Config, check: _Check, addresses: Mapping[str, AddressSpec], ports: Mapping[str, PortSpec]
+def references(
+    config: Config, check: Check, addresses: Mapping[str, AddressSpec], ports: Mapping[str, PortSpec]
 ) -> None:
     """Every @name is a set, and one of the right kind."""
     known = {named.name: named for named in config.sets}
@@ -163,11 +115,11 @@ def _references(
             if kind is None or kind in check.report.broken or (named.type is SetType.PORT) == wants_ports:
                 continue
             holds, wanted = ("addresses", "ports") if wants_ports else ("ports", "addresses")
-            advice = f'its type in line {named.spans[HEADER].line} is "{named.type}"'
+            advice = f'its type in {named.spans[HEADER].seen_from(span)} is "{named.type}"'
             check.report.error(span, f'set "@{part.name}" holds {holds}, and {name} wants {wanted}', advice)
 
 
-def _families(config: Config, rule: Rule, check: _Check) -> None:
+def _families(config: Config, rule: Rule, check: Check) -> None:
     """Protocol, source and destination have an address family in common."""
     if not check.usable("proto", "src_ip", "dest_ip"):
         return
@@ -191,7 +143,7 @@ def _family_text(families: frozenset[int]) -> str:
     return " and ".join(f"IPv{family}" for family in sorted(families))
 
 
-def _interfaces(config: Config, policy: Policy, rule: Rule, check: _Check) -> None:
+def _interfaces(config: Config, policy: Policy, rule: Rule, check: Check) -> None:
     """An interface of a rule is one of its zone's."""
     sides = (
         ("in_interface", rule.in_interface, policy.source, "sends"),
@@ -217,69 +169,8 @@ def _interfaces(config: Config, policy: Policy, rule: Rule, check: _Check) -> No
                 check.report.error(span, f'"{interface}" is no interface of zone "{zone.name}"', advice)
 
 
-def _states(rule: Rule, check: _Check) -> None:
+def _states(rule: Rule, check: Check) -> None:
     if check.readable("ct_state") and not {"new", "untracked"} & set(rule.ct_state):
         span = check.spans["ct_state"]
         advice = "established and related packets are accepted, invalid ones dropped, before any policy"
         check.report.note(span, "no packet of this state reaches this rule", advice)
-
-
-def validate_nat(config: Config, nat: Nat, report: Report) -> None:
-    """Add to `report` what is wrong within one nat block."""
-    check = _Check(nat.spans, report)
-    _references(config, check, {"src_ip": nat.src_ip, "dest_ip": nat.dest_ip}, {"dest_port": nat.dest_port})
-    if not check.readable("type"):
-        return
-    needs, may = _NAT_NEEDS[nat.kind], _NAT_MAY[nat.kind]
-    for name in needs:
-        if name not in nat.spans:
-            report.error(nat.spans[HEADER], f"{nat.kind} needs {name}", f"write {_NAT_EXAMPLES[name]}")
-    for name in _NAT_ALL:
-        if check.written(name) and name not in needs + may:
-            check.error(name, f"{name} cannot apply to {nat.kind}", f"{nat.kind} has {', '.join(needs + may)}")
-    if nat.kind is NatKind.DNAT:
-        _port_forward(nat, check)
-    _nat_families(config, nat, check)
-    _nat_interfaces(config, nat, check)
-
-
-def _port_forward(nat: Nat, check: _Check) -> None:
-    without = [proto for proto in nat.protos if proto not in PORT_PROTOCOLS]
-    if check.readable("proto") and (without or not nat.protos):
-        of = listed(without) if without else '"any"'
-        check.error("proto", f"dnat forwards ports, and proto {of} has none", f"write {listed(sorted(PORT_PROTOCOLS))}")
-    single = [part for part in nat.dest_port if not isinstance(part, SetRef) and part.first == part.last]
-    if check.readable("to_port") and check.readable("dest_port") and (len(nat.dest_port), len(single)) != (1, 1):
-        advice = "leave to_port out to keep the port, or write one block for each"
-        check.error("to_port", "to_port with more than one dest_port", advice)
-
-
-def _nat_families(config: Config, nat: Nat, check: _Check) -> None:
-    """Every address is of the family that is translated."""
-    if not check.usable("to_ip", "family") or not nat.family:
-        return
-    specs: Sequence[tuple[str, AddressSpec]] = (("src_ip", nat.src_ip), ("dest_ip", nat.dest_ip))
-    reason = "to_ip" if nat.to_ip is not None else "family"
-    for name, spec in specs:
-        for index, part in enumerate(spec):
-            if nat.family not in families_of((part,), config.sets):
-                span = check.element(name, index)
-                summary = f"{name} is of another family than {reason}, IPv{nat.family}"
-                check.report.error(span, summary, "translation stays within a family: write two nat blocks")
-
-
-def _nat_interfaces(config: Config, nat: Nat, check: _Check) -> None:
-    """A note where an interface is in no zone: nothing is let through there that could be translated.
-
-    A port forward lets its own packets through, wherever they come in.
-    """
-    if any(not zone.interfaces for zone in config.zones):
-        return  # a zone of networks alone may be anywhere
-    known = [name for zone in config.zones for name in zone.interfaces]
-    for key, interfaces in (("in_interface", nat.in_interface), ("out_interface", nat.out_interface)):
-        if nat.kind is NatKind.DNAT:
-            continue
-        for index, name in enumerate(interfaces):
-            if not any(share(other, name) for other in known):
-                advice = did_you_mean(name, known) or "name it in a zone, or nothing passes there"
-                check.report.note(check.element(key, index), f'"{name}" is in no zone', advice)

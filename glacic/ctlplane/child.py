@@ -40,7 +40,9 @@ sys.exit(main(sys.argv[1:]))
 class Worker:
     """One worker process. Not reused: a dead one is replaced by a new object."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        """folder: the database's, the one that the process may write in (sandbox.py)."""
+        self._folder = folder
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -71,6 +73,7 @@ class Worker:
                 str(Path(glacic.__file__).parents[1]),
                 str(theirs.fileno()),
                 str(os.getpid()),
+                *([str(self._folder)] if self._folder is not None else []),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )

@@ -19,6 +19,7 @@ from pathlib import Path
 import glacic
 from glacic.ctlplane import logs
 from glacic.ctlplane.audit import NAME, AuditTrail
+from glacic.ctlplane.owner import as_owner
 from glacic.ctlplane.revisions import Revisions, Trial
 from glacic.errors import GlacicError
 
@@ -76,7 +77,7 @@ def main(arguments: list[str]) -> int:
     done = False
     for _ in range(ATTEMPTS):
         try:
-            with alone(state_dir, insist=True):
+            with as_owner(state_dir), alone(state_dir, insist=True):
                 if not _waits(revisions, number):
                     return 0
                 if not done:  # once is enough: then a service may come, and only the disk was full

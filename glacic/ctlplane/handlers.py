@@ -18,7 +18,7 @@ from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.ctlplane.revisions import Origin
 from glacic.ctlplane.rights import CHANGE, READ, Request
 from glacic.ctlplane.wish import Wish
-from glacic.errors import GlacicError, UnknownFlow, UsageError
+from glacic.errors import GlacicError, StoreDamaged, UnknownFlow, UsageError
 from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
 from glacic.learning.store import FlowFilter, Store
 from glacic.learning.text import (
@@ -72,6 +72,8 @@ class Handlers:
             "learn.off": Request(CHANGE, self.learn_off),
             "audit": Request(READ, self.audit_list, heavy=True),
             "connections": Request(READ, self.connections, heavy=True),
+            "database": Request(READ, self.database),
+            "restore": Request(CHANGE, self.restore),
         }
 
     async def status(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
@@ -88,6 +90,7 @@ class Handlers:
         return {
             "state": state,
             "reason": reason,
+            "recovered": list(service.rescue.notes),
             "config": str(service.config.path.absolute()),
             "applies": service.applies,
             "applied": service.applied,
@@ -230,6 +233,15 @@ class Handlers:
         )
         return audit.report(*await asyncio.to_thread(question))
 
+    async def database(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
+        """Where the flow database is; what was just learned is in it."""
+        await self._sync()
+        return {"path": str(self._service.restoring.database())}
+
+    async def restore(self, _args: dict[str, Any], who: str) -> dict[str, Any]:
+        """Answers when the prepared database is in force, in the kernel too."""
+        return await self._service.restoring.run(who)
+
     async def _sync(self) -> None:
         """What was just learned, and what the kernel counted; without a worker, what the database has."""
         with suppress(GlacicError):
@@ -263,7 +275,12 @@ class Handlers:
         store = self._service.store
         if store is None:
             raise GlacicError("the service is still starting; try again")
-        return await asyncio.to_thread(question, store)
+        try:
+            return await asyncio.to_thread(question, store)
+        except StoreDamaged:
+            self._service.rescue.doubt()
+            self._ending = asyncio.ensure_future(self._service.worker.stop())  # and the next one finds it recovered
+            raise
 
 
 def transition_dict(transition: Transition) -> dict[str, Any]:

@@ -26,7 +26,8 @@ class Interfaces:
     """The types of interfaces, by number."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        # Of any family, as these questions have none; this one is what a confined service may open anyway.
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._known: dict[int, tuple[float, bool]] = {}
 
     def is_ethernet(self, number: int) -> bool:

@@ -1,6 +1,7 @@
 """The end of road 2: the one thread that hands changed flows to the kernel, in batches and in the order they happened.
 
-Packet threads only put a change into the queue. What the kernel refuses is kept and tried again, and said once.
+Packet threads only put a change into the queue. What the kernel refuses is kept and tried again, and said once. While
+it refuses, no more than MAX_WAITING changes wait: when it takes changes again, everything is compared with the store.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _log = logs.logger("mapper")
 BATCH = 5_000  # elements in one transaction: what the kernel does in 8 ms
 LINGER_S = 0.002  # how long a change waits for others: each waking of this thread takes the interpreter from a packet's
 RETRY_S = 1.0
+MAX_WAITING = 20_000  # changes while the kernel refuses: 4 MB
 HOLD_MAX_S = 120.0  # a parent that has asked for a hold and gone away does not stop learning for good
 
 Change = tuple[FlowKey, FlowState | None]
@@ -41,7 +43,8 @@ class Mapper(threading.Thread):
 
     def put(self, key: FlowKey, state: FlowState | None) -> None:
         """Have the kernel follow: allowed, refused, or (pending, forgotten) neither. Returns at once."""
-        self._queue.put((key, state))
+        if self.healthy or self._queue.qsize() < MAX_WAITING:
+            self._queue.put((key, state))
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything put so far is in the kernel; False where it refuses, or is not done in time."""

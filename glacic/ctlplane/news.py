@@ -5,6 +5,9 @@
 
 A thread that is woken takes the processor and the interpreter from the one that wakes it: measured, three of them put
 100 us between a new flow's decision and its verdict. So whoever has changed something tells when nobody waits any more.
+
+Where learning is `durable`, a change is handed on when it is committed, and by the writer's thread: what the kernel
+enforces is on disk.
 """
 
 from __future__ import annotations
@@ -19,11 +22,24 @@ from glacic.learning.flow import Transition
 class Bulletin:
     """What waits to be told. Any thread may put and tell."""
 
-    def __init__(self, *takers: Callable[[Transition], None]) -> None:
-        """takers: each is told every change, one change after the other; they may not block, nor change a flow."""
+    def __init__(
+        self,
+        *takers: Callable[[Transition], None],
+        hasten: Callable[[], None] = lambda: None,
+        commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        """takers: each is told every change, one change after the other; they may not block, nor change a flow.
+
+        hasten: has what waits committed soon, and returns at once. commit: has it committed, and returns then.
+        """
         self._takers = takers
+        self._hasten = hasten
+        self.commit = commit
         self._waiting: deque[Transition] = deque()
         self._telling = threading.Lock()  # the order holds for those who hear it, too
+        self._told = 0  # changes handed on so far,
+        self._committed = 0  # and changes committed so far, in the same order
+        self.durable = False  # whether those are handed on that are committed, and no others
 
     @property
     def waits(self) -> bool:
@@ -35,9 +51,21 @@ class Bulletin:
         self._waiting.append(transition)
 
     def tell(self) -> None:
-        """Hand on what waits; when this returns, everything put before it has been handed on."""
+        """Hand on what waits; when this returns, everything put before it has been handed on, or will be once it is
+        committed."""
+        self._hand_on()
+        self._hasten()
+
+    def committed(self, number: int) -> None:
+        """The next `number` changes, in the order of put(), are committed. The writer's thread."""
+        self._committed += number
+        if self.durable:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
         with self._telling:
-            while self._waiting:
+            while self._waiting and not (self.durable and self._told >= self._committed):
                 transition = self._waiting.popleft()
+                self._told += 1
                 for take in self._takers:
                     take(transition)

@@ -7,6 +7,7 @@
     unreadable                    drop, in every fail mode
     undecidable                   the engine failed or has no store: drop, or with `engine_error` open accept with the
                                   mark as it came: the chain behind the hook counts what still says ASKED
+    not on disk                   where learning is `durable`, the verdict waits for the commit; without one, as above
 
 Packets come from one of two loops (held.py), the compiled one where it is built; that one answers for known flows by
 itself. What happens while nobody listens, or while the queue is full, the kernel decides: `bypass` in the ruleset, and
@@ -27,7 +28,7 @@ from glacic.ctlplane.held import Asked, CompiledLoop, Loop, PythonLoop
 from glacic.ctlplane.interfaces import Interfaces
 from glacic.ctlplane.reading import RECEIVE_BUFFER, Holder, Latency, Rules, tally
 from glacic.ctlplane.window import PacketWindow
-from glacic.errors import KernelRefused
+from glacic.errors import KernelRefused, StoreError
 from glacic.firewall import claims
 from glacic.learning.flow import Verdict, Why
 from glacic.learning.packet import Unknown, decode
@@ -182,6 +183,11 @@ class QueueReader:
         decision = engine.decide(packet, engine.policies.get(number), mac, time.time_ns())
         if decision.why is Why.STORE_UNAVAILABLE:
             return self._cannot_decide(rules, engine.store_trouble)
+        if decision.waits:
+            try:
+                self._holder.news.commit()
+            except StoreError as error:
+                return self._cannot_decide(rules, str(error))
         self._reasons[decision.why] += 1
         verdict = decision.verdict
         if verdict is Verdict.REJECT:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,9 +67,9 @@ def change_offline(
     *,
     keep_connections: bool = False,
     restores: int | None = None,
-) -> Revision:
+) -> tuple[Revision, int]:
     """Put a configuration in force, and keep it as a revision. trial_s: for so long, unless it is confirmed.
-    force: even if it cuts the ssh connection that it was asked for over.
+    force: even if it cuts the ssh connection that it was asked for over. Returns how many connections ended, too.
 
     Raises KernelRefused, StoreError, GlacicError; then what is in force is what it was.
     """
@@ -92,9 +92,8 @@ def change_offline(
         else:
             revision = revisions.record(origin, path, contents, script, trial_s=trial_s, restores=restores)
             _try_out(config, state_dir, revision, before)
-        if old is not None and not keep_connections:
-            _end_refused(old[0], config, state_dir)
-    return revision
+        ended = _end_refused(old[0], config, state_dir) if old is not None and not keep_connections else 0
+    return revision, ended
 
 
 def _try_out(config: Config, state_dir: Path, revision: Revision, before: Standing) -> None:
@@ -187,12 +186,12 @@ def rollback_offline(
     standing = revisions.standing()
     old = revisions.document(standing.in_force)["script"] if standing.in_force is not None else ""
     if number is None and standing.trial is not None:
-        back_to = revert_offline(state_dir)
+        back_to, ended = revert_offline(state_dir), 0
     else:
         before = standing.before(number)
         files = revisions.files(before.number)
         config = load(Path(before.config), files)
-        back_to = change_offline(
+        revision, ended = change_offline(
             config,
             {before.config: files.contents[before.config], **files.contents},  # its first file first
             state_dir,
@@ -201,11 +200,13 @@ def rollback_offline(
             force,
             keep_connections=keep_connections,
             restores=before.number,
-        ).number
+        )
+        back_to = revision.number
         overrule(revisions, file, before)
     new = revisions.document(back_to)["script"] if back_to is not None else ""
     trial = trial_dict(revisions.standing().trial)
-    return {"revision": back_to, "trial": trial, "changes": as_rows(difference(old, new))}
+    changes = as_rows(difference(old, new))
+    return {"revision": back_to, "trial": trial, "changes": changes, "connections_ended": ended}
 
 
 def panic_offline(config: Config, state_dir: Path, *, on: bool, source: str = "") -> None:
@@ -279,10 +280,16 @@ def standing_config(state_dir: Path) -> Config:
     return found[0]
 
 
-def _end_refused(old: Config, new: Config, state_dir: Path) -> None:
+def _end_refused(old: Config, new: Config, state_dir: Path) -> int:
     """It is in force: connections that cannot be looked through go on, as they do where nobody looks."""
-    with suppress(GlacicError):
-        _with_store(new, state_dir, lambda store, _: sweep.end_refused(_judge(old, store), _judge(new, store)) and None)
+
+    def end(store: Store | None, _: object) -> int:
+        return sweep.end_refused(_judge(old, store), _judge(new, store)).ended
+
+    try:
+        return _with_store(new, state_dir, end)
+    except GlacicError:
+        return 0
 
 
 def _judge(config: Config, store: Store | None) -> Judge:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from glacic.config.policies import LearningPolicy
 from glacic.ctlplane import logs
+from glacic.ctlplane.clock import Jumps
 from glacic.ctlplane.elements import KernelSets
 from glacic.ctlplane.journal import Journal
 from glacic.ctlplane.mapper import Mapper
@@ -26,11 +28,12 @@ from glacic.ctlplane.readers import Readers
 from glacic.ctlplane.reading import Holder, Rules
 from glacic.ctlplane.settings import Settings
 from glacic.ctlplane.upkeep import Upkeep
-from glacic.errors import GlacicError, KernelRefused
+from glacic.errors import GlacicError, KernelRefused, StoreError
 from glacic.firewall.learned import LearnedSets, Reconciled
 from glacic.firewall.nft import Libnftables
 from glacic.learning.cache import FlowCache
 from glacic.learning.engine import Engine, Limits, open_cache
+from glacic.learning.flow import Jump
 from glacic.learning.store import Store
 from glacic.learning.switch import NS_PER_S, LearningSwitch, SavedLearning
 from glacic.learning.writer import Writer
@@ -50,15 +53,16 @@ class Parts:
     def __init__(self, settings: Settings) -> None:
         self.store = Store.open(Path(settings.database))
         self.cache: FlowCache = open_cache(self.store, settings.cache_size)
-        self.writer = Writer(self.store, self.cache, on_trouble=_say_trouble)
+        self.writer = Writer(self.store, self.cache, on_trouble=_say_trouble, on_commit=self._on_commit)
         self.kernel = KernelSets()
         self.sets = LearnedSets(Libnftables(), self.kernel, settings.policies)
         self.mapper = Mapper(self.sets, self._refill)
         self.journal = Journal()
         self.news = Bulletin(
             lambda transition: self.mapper.put(transition.key, transition.after),
-            lambda _: self.writer.hasten(),
             self.journal.put,
+            hasten=self.writer.hasten,
+            commit=self.writer.commit,
         )
         self.upkeep = Upkeep(self._count, self._expire, self._check)
         self.policies: tuple[LearningPolicy, ...] = ()
@@ -69,6 +73,8 @@ class Parts:
         self._holder: Holder | None = None
         self._readers: Readers | None = None
         self._closing = False
+        self._clock = Jumps()
+        self._prune_at: int | None = None  # where the forgetting of history goes on
         self.writer.start()
 
     @property
@@ -102,10 +108,12 @@ class Parts:
             readers = Readers(self._holder)
             for thread in (self.mapper, self.journal, self.upkeep):
                 thread.start()
+            self._set_durable(settings.durable)
             self._readers = readers  # from here on a thread that does not run is one that has ended
             readers.open(settings)  # before the sets: where another service listens, they are that one's
         self._learn_sets(settings, known, first=first)
         self._holder.rules = self._rules(settings)
+        self._set_durable(settings.durable)
         self.cache.resize(settings.cache_size)
         self.settings = settings
         self.readers.open(settings)
@@ -144,6 +152,11 @@ class Parts:
             return False
         return any(state.on for state in self.engine.switch.status(time.time_ns()).values())
 
+    def undecided(self) -> str:
+        """Why packets cannot be decided at this moment, "" where they can."""
+        trouble = "" if self._readers is None else self._readers.troubles.now
+        return f"packets cannot be decided: {trouble}" if trouble else ""
+
     def dead_threads(self) -> list[str]:
         """Those that ended although nobody closed them."""
         if self._readers is None or self._closing:
@@ -157,7 +170,8 @@ class Parts:
         if self._readers is not None:
             self._readers.close()
             self.upkeep.stop(MAP_S)
-            self.news.tell()
+            with suppress(StoreError):
+                self.flush()
             self.mapper.stop(MAP_S)
             self.journal.stop(MAP_S)
         try:
@@ -200,6 +214,14 @@ class Parts:
         if done[0] is not None:
             raise done[0]
 
+    def _on_commit(self, transitions: int) -> None:
+        self.news.committed(transitions)
+
+    def _set_durable(self, durable: bool) -> None:
+        self.store.set_durable(durable)
+        self.cache.durable = self.news.durable = durable
+        self.news.tell()
+
     def _rules(self, settings: Settings) -> Rules:
         engine = Engine(
             self.policies,
@@ -237,6 +259,18 @@ class Parts:
         expired = self.engine.expire(before_ns, now_ns, self.flush)
         if expired:
             _log.info("pending flows forgotten", flows=expired, not_seen_for_days=self.settings.retention_days)
+        self._prune_at = 0
+
+    def _prune(self) -> None:
+        """A page of history in each tick: the whole of it now and then, and no transaction is long."""
+        if self._prune_at is None:
+            return
+        after_id, self._prune_at = self._prune_at, None
+        before_ns = time.time_ns() - self.settings.retention_days * DAY_NS
+        self.writer.prune(after_id, before_ns, self._pruned)
+
+    def _pruned(self, after_id: int) -> None:
+        self._prune_at = after_id or None
 
     def _reconcile(self) -> Reconciled:
         if not self.sets.shapes():
@@ -301,7 +335,19 @@ class Parts:
         """Somebody has switched learning: its end is no news."""
         self._learning = self.learning_on()
 
+    def _follow_clock(self) -> None:
+        by_ns = self._clock.jumped_ns()
+        if by_ns:
+            jump = Jump(by_ns, time.time_ns())
+            self._switched = self.engine.move_times(jump)
+            self.writer.move_pending(jump)
+            self.writer.save_learning(self._switched)
+            _log.warning("the clock was set: learning and retention go on from the new time", by_s=by_ns // NS_PER_S)
+
     def _check(self) -> None:
+        self.readers.troubles.tick()
+        self._follow_clock()
+        self._prune()
         if self.mapper.healthy and not self.mapper.backlog():
             self.mapper.run_between(self._refill_if_lost)
         learned = self._learning

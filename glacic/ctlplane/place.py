@@ -42,6 +42,8 @@ def listening(path: Path, group: int, backlog: int) -> socket.socket:
 
 def give_group(path: Path, group: int) -> None:
     """Where that is not allowed, the file keeps the group it has, which is the service's own."""
+    if path.stat(follow_symlinks=False).st_gid == group:
+        return  # as under the unit, which forbids the call
     try:
         os.chown(path, -1, group, follow_symlinks=False)
     except PermissionError:

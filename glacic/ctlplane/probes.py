@@ -65,6 +65,12 @@ def has_nft_queue() -> bool:
     return any(finding.name == "nft queue" and finding.ok for finding in examine())
 
 
+def lacks(name: str) -> bool:
+    """Whether what this probe tries was tried, and is missing; not where nothing can be tried, for want of rights."""
+    found = {finding.name: finding.ok for finding in examine()}
+    return found["nf_tables"] and not found[name]
+
+
 def _inside(answers: int) -> None:
     """The child: never returns into the parent's code."""
     try:
@@ -197,6 +203,25 @@ _INSIDE = (
         _KERNEL.format("NFT_MASQ"),
         _loads(
             "add chain inet probe n { type nat hook postrouting priority 100; }", "add rule inet probe n masquerade"
+        ),
+    ),
+    _Probe(
+        "nft sources",
+        "limits per source",
+        _KERNEL.format("NFT_CONNLIMIT"),
+        _loads(
+            "add set inet probe s { typeof ip saddr; size 9; flags dynamic; }",
+            "add rule inet probe probe add @s { ip saddr ct count 3 } accept",
+        ),
+    ),
+    _Probe("nft fib", "antispoof, hairpin", _KERNEL.format("NFT_FIB_INET"), _rule("fib daddr type local")),
+    _Probe(
+        "nft flowtable",
+        "flowtable",
+        _KERNEL.format("NFT_FLOW_OFFLOAD"),
+        _loads(
+            "add flowtable inet probe f { hook ingress priority filter; }",
+            "add rule inet probe probe flow add @f",
         ),
     ),
     _Probe(

@@ -14,14 +14,12 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from glacic.ctlplane import logs
 from glacic.ctlplane.nflog import LogReader
 from glacic.ctlplane.nfqueue import QueueReader, QueueTruth, SinkQueue
 from glacic.ctlplane.reading import Holder, Latency
 from glacic.ctlplane.settings import Settings
+from glacic.ctlplane.troubles import Troubles
 from glacic.errors import KernelRefused
-
-_log = logs.logger("readers")
 
 STOP_S = 10.0
 BOUNDARY_S = 1.0  # a packet is answered in microseconds; a reader that takes longer is ended by the parent
@@ -42,7 +40,7 @@ class Readers:
         self._groups: dict[int, _Running] = {}
         self._sinks: dict[int, SinkQueue] = {}
         self._truth: QueueTruth | None = None
-        self._troubles: set[str] = set()
+        self.troubles = Troubles()
         self._ended: list[str] = []
 
     def open(self, settings: Settings) -> None:
@@ -51,13 +49,13 @@ class Readers:
             if number not in self._queues:
                 self._close_sink(number)  # the old ruleset's: what it holds back is decided until it is gone
                 reader = QueueReader(
-                    number, self._holder, fail_open=settings.queue_full_open, on_trouble=self._on_trouble
+                    number, self._holder, fail_open=settings.queue_full_open, on_trouble=self.troubles.hear
                 )
                 self._queues[number] = self._start(f"queue {number}", reader)
         for number in settings.groups:
             if number not in self._groups:
                 self._groups[number] = self._start(
-                    f"log group {number}", LogReader(number, self._holder, on_trouble=self._on_trouble)
+                    f"log group {number}", LogReader(number, self._holder, on_trouble=self.troubles.hear)
                 )
         if settings.sink not in self._queues:  # keep() opens it there, once the old ruleset is gone
             self._open_sink(settings.sink)
@@ -141,12 +139,3 @@ class Readers:
     def _stop(self, running: _Running) -> None:
         running.reader.stop()
         running.thread.join(STOP_S)
-
-    def _on_trouble(self, text: str) -> None:
-        """Called by packet threads: each trouble is said once, however many packets meet it."""
-        if text not in self._troubles and len(self._troubles) < _MAX_TROUBLES:
-            self._troubles.add(text)
-            threading.Thread(target=_log.error, args=("packets cannot be decided",), kwargs={"error": text}).start()
-
-
-_MAX_TROUBLES = 100

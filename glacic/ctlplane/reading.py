@@ -45,6 +45,9 @@ class News(Protocol):
     def waits(self) -> bool:
         """Whether there is any that its taker may not know of."""
 
+    def commit(self) -> None:
+        """Wait until all of it is on disk. Raises StoreError."""
+
     def tell(self) -> None:
         """Wake who takes it, once the packet is answered: a thread that is woken delays the one that wakes it."""
 
@@ -53,6 +56,9 @@ class NoNews:
     """Where nobody takes any."""
 
     waits = False
+
+    def commit(self) -> None:
+        """Nothing."""
 
     def tell(self) -> None:
         """Nothing."""

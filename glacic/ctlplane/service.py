@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,12 +24,16 @@ from typing import Any
 from glacic.config.load import load
 from glacic.config.model import Config
 from glacic.config.policies import LearningPolicy, learning_policies
-from glacic.ctlplane import aftermath, audit, child, logs, sdnotify
+from glacic.ctlplane import aftermath, audit, child, hours, logs, sdnotify
 from glacic.ctlplane.audit import AuditTrail
 from glacic.ctlplane.changes import Changes
 from glacic.ctlplane.handlers import Handlers
+from glacic.ctlplane.inforce import InForce
 from glacic.ctlplane.integrity import Integrity
 from glacic.ctlplane.offline import boot_script_of, numbers_of, stored_policies
+from glacic.ctlplane.owner import refuse_foreign
+from glacic.ctlplane.rescue import Rescue, follow
+from glacic.ctlplane.restoring import RESTORING, Restoring
 from glacic.ctlplane.revisions import Origin, Revisions
 from glacic.ctlplane.server import Server, make_way
 from glacic.ctlplane.settings import Settings, settings_of, to_message
@@ -55,6 +59,7 @@ def run(*, config_path: Path, state_dir: Path, socket_path: Path, apply_ruleset:
     logs.configure()
     check_rights()
     make_folder(state_dir)
+    refuse_foreign(state_dir)
     with only_one(state_dir / "lock"):
         Revisions(state_dir).tidy()
         choice = choose(config_path, Revisions(state_dir)) if apply_ruleset else Choice(load(config_path), {})
@@ -79,6 +84,7 @@ class Service:
         self.config = config  # in force, or to be put in force by the next worker
         self.state_dir = state_dir
         self.nft = nft
+        self.table = InForce(nft)
         self.applies = apply_ruleset
         self.applied = False
         self.state = "starting"
@@ -89,6 +95,8 @@ class Service:
         self.settings: Settings | None = None
         self.store: Store | None = None
         self.let_in = aftermath.Count()
+        self.rescue = Rescue(nft)
+        self.restoring = Restoring(self)
         self.changing = asyncio.Lock()
         self._choice = choice or Choice(config, {})
         self.changes = Changes(self, Revisions(state_dir), choice=self._choice)
@@ -117,6 +125,7 @@ class Service:
             else:
                 start.result()
                 watching = [asyncio.create_task(self._watch()), asyncio.create_task(self.changes.keep_boot_script())]
+                watching.append(asyncio.create_task(self._keep_hours()))
                 if interval_s := sdnotify.watchdog_interval_s():
                     watching.append(asyncio.create_task(sdnotify.feed_watchdog(interval_s)))
                 await asyncio.wait({stopped, *watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -156,7 +165,7 @@ class Service:
         """The service was closed until now, and had no worker. Raises GlacicError; then it is so still."""
         store, self.store = self.store, None  # of a configuration that may have had another database
         try:
-            await self._start_worker()
+            await self._start_worker(config)
             await self._put_in_force(config)
         except BaseException:
             self.store = store
@@ -195,9 +204,16 @@ class Service:
         learning = {policy.name for policy in self.settings.policies} if self.settings is not None else set()
         return {
             "config": str(self.config.path),
+            "replaced": self.table.replaced,
             "policies": len(self.config.policies),
             "learning_policies": len(learning),
         }
+
+    def begin_restoring(self) -> None:
+        """Whoever holds `changing` ends the worker now, and the next one makes it run again. Raises GlacicError."""
+        if not self._sound.is_set() or self.state not in ("running", "degraded"):
+            raise GlacicError(f"the service has no worker ({self.state}): mend that, or stop it, and restore then")
+        self._set_state(RESTORING)
 
     def audited(self, action: str, args: dict[str, Any]) -> None:
         """The service did something by itself that people will ask about."""
@@ -206,6 +222,7 @@ class Service:
 
     async def _start(self) -> None:
         async with self.changing:
+            await asyncio.to_thread(self.rescue.check, self.config, self.state_dir)
             found = await asyncio.to_thread(self.nft.inventory) if self.applies else None
             if self.applies:
                 self.integrity.start()
@@ -263,8 +280,8 @@ class Service:
         self._set_state("degraded", f"closed for everything new: the configuration is broken: {broken}")
         _log.error("the configuration is broken; what was in force before is, closed for everything new", error=broken)
 
-    async def _start_worker(self) -> None:
-        self.worker = child.Worker()
+    async def _start_worker(self, config: Config | None = None) -> None:
+        self.worker = child.Worker(Path(settings_of(config or self.config, (), self.state_dir).database).parent)
         await self.worker.start()
         self.worker_starts += 1
 
@@ -285,15 +302,15 @@ class Service:
                 await self.worker.call("prepare", settings=to_message(settings), save_numbers=self.applies)
             )
             if self.applies:
-                await asyncio.to_thread(apply, self.nft, self._ruleset(config, policies, shapes))
+                whole = bool(self.integrity.reason)  # then there is more to put right than what the files say
+                await asyncio.to_thread(self.table.put, self._ruleset(config, policies, shapes), whole=whole)
         except Exception:
             await self._finish("abort")  # what was wrong is raised
             raise
         self.worker.learning = await self._finish("commit")
         self.applied = self.applies
         self.config, self.settings, self._shapes = config, settings, shapes
-        if self.store is None:
-            self.store = Store.open(Path(settings.database), read_only=True)
+        self.store = follow(self.store, Path(settings.database))
         await self.integrity.in_force()
 
     def _ruleset(
@@ -337,6 +354,7 @@ class Service:
             await self._sound.wait()
             born = loop.time()
             status = await self.worker.wait()
+            self.rescue.worker_ended(status)
             if loop.time() - born >= LASTED_S:
                 short_lived = 0
             if self.state == "running":  # else it says why there is no new one
@@ -352,6 +370,7 @@ class Service:
             try:
                 await self.worker.close()
                 self.settings_before, self.settings = self.settings, None
+                await asyncio.to_thread(self.rescue.check, self.config, self.state_dir)
                 await self._start_worker()
                 await self._put_in_force(self.changes.wanted())
             except GlacicError as error:
@@ -380,6 +399,12 @@ class Service:
             self.store.close()
         self._audit("stop")
         _log.info("stopped", ruleset="left in force" if self.applied else "not ours")
+
+    def _keep_hours(self) -> Coroutine[Any, Any, None]:
+        def timed() -> Config | None:
+            return self.config if self.applied and not self.changes.panicking else None
+
+        return hours.keep(timed, self.nft, self.changing)
 
     def _reload_soon(self) -> None:
         async def reload() -> None:

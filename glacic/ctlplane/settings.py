@@ -38,6 +38,7 @@ class Settings:
     queue_full_open: bool
     engine_error_open: bool
     packet_window: int
+    durable: bool
 
     def networks(self) -> tuple[Network, ...]:
         """`ignore_networks` as networks."""
@@ -66,6 +67,7 @@ def settings_of(config: Config, policies: Iterable[LearningPolicy], state_dir: P
         queue_full_open=learning.queue_full is FailMode.OPEN,
         engine_error_open=learning.engine_error is FailMode.OPEN,
         packet_window=learning.packet_window,
+        durable=learning.durable,
     )
 
 

@@ -19,6 +19,7 @@ from glacic.config.load import load
 from glacic.config.model import Config
 from glacic.ctlplane.revisions import Revision, Revisions, Standing, digest_of
 from glacic.errors import ConfigError, GlacicError, KernelRefused
+from glacic.learning.database import give_to_owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ def only_one(path: Path) -> Iterator[None]:
     """Hold a lock that a second service on the same state directory cannot get. Raises GlacicError."""
     try:
         lock = path.open("w")
+        give_to_owner(path, lock.fileno())
     except OSError as error:
         raise GlacicError(f"cannot write {path}: {error.strerror}") from None
     with lock:

@@ -20,9 +20,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from glacic.ctlplane import logs, protocol
+from glacic.ctlplane import logs, protocol, sandbox
+from glacic.ctlplane.rescue import EXIT_DAMAGED
 from glacic.ctlplane.settings import from_message
 from glacic.ctlplane.workshop import Workshop
 from glacic.errors import GlacicError, UsageError
@@ -37,8 +39,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(arguments: list[str]) -> int:
-    """Started by child.py with FD and PARENT: serve the socket FD until the parent says stop or goes away."""
-    descriptor, parent = map(int, arguments)
+    """Started by child.py with FD, PARENT and perhaps the database's FOLDER: serve the socket FD until the parent says
+    stop or goes away."""
+    descriptor, parent = map(int, arguments[:2])
+    folder = Path(arguments[2]) if arguments[2:] else None
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         return 1
@@ -49,6 +53,9 @@ def main(arguments: list[str]) -> int:
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(GARBAGE, 20, 100)
     logs.configure()
+    confined = sandbox.enter(folder)
+    if not confined.landlock:
+        _log.warning("the worker may touch files: this kernel has no Landlock", reason=confined.reason)
     with socket.socket(fileno=descriptor) as link:
         return Worker(link).run()
 
@@ -107,6 +114,9 @@ class Worker:
             if dead:
                 _log.error("threads ended, so this worker ends", threads=dead)
                 os._exit(1)
+            if self._workshop.damaged():
+                _log.error("the flow database is damaged, so this worker ends: the next one finds it recovered")
+                os._exit(EXIT_DAMAGED)
             told = {"learning": self._workshop.learning_on(), "trouble": self._workshop.trouble()}
             self._send({"event": "heartbeat", **told})
 

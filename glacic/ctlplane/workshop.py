@@ -176,9 +176,19 @@ class Workshop:
     def trouble(self) -> str:
         """What does not work at this moment, "" where everything does."""
         parts = self._parts
-        if parts is None or parts.mapper.healthy:
-            return "" if parts is None else parts.writer.trouble
-        return "the kernel does not take what is learned; see the service's log"
+        if parts is None:
+            return ""
+        if not parts.mapper.healthy:
+            return "the kernel does not take what is learned; see the service's log"
+        return parts.writer.trouble or parts.undecided()
+
+    def damaged(self) -> bool:
+        """Whether the database has been found damaged. What was learned is in the kernel then, where it can be."""
+        parts = self._parts
+        if parts is None or not parts.store.damage:
+            return False
+        parts.mapper.flush(SETTLE_S)
+        return True
 
     def dead_threads(self) -> list[str]:
         """The threads that should run and do not."""

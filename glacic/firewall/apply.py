@@ -3,6 +3,7 @@
     check     the kernel looks at the script, and nothing changes
     prepare   a table is there, so that learned sets can be made and filled before any chain meets a packet
     apply     the chains, and with them the hooks; what was learned stays, with its counters
+    refill    the elements of named sets alone; rules stay, with their handles and counters
     unload    the table is gone
 
 Checking, taking a snapshot and rolling back are the kernel's: a transaction of nf_tables is in force as a whole, from
@@ -11,9 +12,14 @@ one packet to the next, or it is refused as a whole. Refuses to touch any table 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from glacic.errors import KernelRefused
+from glacic.firewall import offload
 from glacic.firewall.claims import FAMILY, TABLE
 from glacic.firewall.nft import Nft
-from glacic.firewall.render import render, render_live
+from glacic.firewall.render import render, render_elements, render_live
 from glacic.firewall.ruleset import Ruleset
 
 
@@ -24,8 +30,8 @@ def prepare(nft: Nft) -> None:
 
 def check(nft: Nft, ruleset: Ruleset) -> None:
     """Have the kernel look at the very script that apply() would run now. Raises KernelRefused."""
-    present = nft.inventory()
-    nft.check(render(ruleset) if present is None else render_live(ruleset, present))
+    with _explained(nft, ruleset):
+        nft.check(_script(nft, ruleset))
 
 
 def apply(nft: Nft, ruleset: Ruleset) -> None:
@@ -34,8 +40,36 @@ def apply(nft: Nft, ruleset: Ruleset) -> None:
     Learned sets are kept that the ruleset declares (compile_config's `shapes`), all others are dropped with their
     elements. The caller sees to it that nobody makes a new one meanwhile.
     """
+    with _explained(nft, ruleset):
+        nft.run(_script(nft, ruleset))
+
+
+def _script(nft: Nft, ruleset: Ruleset) -> str:
+    """What turns the table that there is into this one, with the interfaces that there are."""
     present = nft.inventory()
-    nft.run(render(ruleset) if present is None else render_live(ruleset, present))
+    if any(ruleset.flowtables()):
+        ruleset = offload.on(ruleset, nft.interfaces())
+    return render(ruleset) if present is None else render_live(ruleset, present)
+
+
+@contextmanager
+def _explained(nft: Nft, ruleset: Ruleset) -> Iterator[None]:
+    """A refusal says so where the kernel has no flow tables; by itself it speaks of a missing file."""
+    try:
+        yield
+    except KernelRefused as error:
+        if any(ruleset.flowtables()) and (why := offload.lacks(nft)):
+            raise KernelRefused(f"the kernel refused the script, nothing was changed: {why}") from error
+        raise
+
+
+def refill(nft: Nft, before: Ruleset, after: Ruleset) -> bool:
+    """Put `after` in force where only elements of named sets tell it from `before`, which is in force. False, and
+    nothing is done, where there is more to do, or nothing. Raises KernelRefused; then nothing has changed."""
+    script = render_elements(before, after)
+    if script:
+        nft.run(script)
+    return bool(script)
 
 
 def unload(nft: Nft) -> bool:

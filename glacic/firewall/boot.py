@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from glacic.config.model import Config
 from glacic.config.policies import LearningPolicy, label
+from glacic.firewall import offload
 from glacic.firewall.compile import compile_config
 from glacic.firewall.learned import ALLOWED, REFUSED
 from glacic.firewall.panic import compile_panic
@@ -46,7 +47,8 @@ def boot_script(
         ruleset = compile_panic(config, chosen, shapes)
     else:
         running = {label(policy.name, policy.identity): policy.number for policy in chosen}
-        ruleset = compile_config(config, running=running, shapes=shapes, closed=True)
+        # At boot there may be none of the interfaces yet that a flow table must have.
+        ruleset = offload.without(compile_config(config, running=running, shapes=shapes, closed=True))
     return render(Ruleset(tuple(_filled(part, elements) for part in ruleset.parts)))
 
 

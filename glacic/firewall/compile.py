@@ -1,5 +1,6 @@
 """Road 1: a configuration becomes the table, its chains in the order of the packet's road.
 
+    antispoof                           before connection tracking: sources that no way leads back to
     prerouting                          port forwards
     input  -> input_ZONE  -> policy_NAME -> learned_NAME, limit_NAME, hook     to the firewall itself
                           -> end_of_input -> ...                               an internal zone, no policy
@@ -16,6 +17,7 @@ Refuses to write text: render.py does.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 
 from glacic.config.model import (
     DROP_FORWARD,
@@ -31,7 +33,8 @@ from glacic.config.model import (
 )
 from glacic.config.policies import LearningPolicy, identity_of, label, learning_policies, learns
 from glacic.config.services import MANAGEMENT, SERVICES
-from glacic.firewall import nat
+from glacic.firewall import nat, offload
+from glacic.firewall.antispoof import antispoof
 from glacic.firewall.dispatch import addressless, by_destination, by_source
 from glacic.firewall.hooks import Hooks
 from glacic.firewall.match import ADDRESS_TYPE, Sets, network_elements, opening_match, port_elements
@@ -57,14 +60,16 @@ def compile_config(
     running: Mapping[str, int] | None = None,
     shapes: Mapping[str, Collection[Shape]] | None = None,
     closed: bool = False,
+    now: datetime | None = None,
 ) -> Ruleset:
     """The table for a valid configuration.
 
     running: policy numbers to keep (config.policies.learning_policies). shapes: by policy name, the shapes of key whose
     learned sets are in use; their lookups are part of the ruleset. Without them the service adds each on need.
-    closed: with a counted drop in place of each hook, for as long as no service runs.
+    closed: with a counted drop in place of each hook, for as long as no service runs. now: for rules that hold at some
+    times only (hours.renewal goes on from there); the present without it.
     """
-    return _Compiler(config, running, shapes or {}, closed=closed).ruleset()
+    return _Compiler(config, running, shapes or {}, closed=closed, now=now or datetime.now(UTC)).ruleset()
 
 
 class _Compiler:
@@ -77,10 +82,12 @@ class _Compiler:
         shapes: Mapping[str, Collection[Shape]],
         *,
         closed: bool,
+        now: datetime,
     ) -> None:
         learning = learning_policies(config, running)
         self._config = config
         self._shapes = shapes
+        self._now = now
         self._learning = {label(policy.name, policy.identity): policy for policy in learning}
         self._hooks = Hooks(config.rule_learning, learning, closed=closed)
         self._sets = Sets(config.sets)
@@ -96,13 +103,15 @@ class _Compiler:
         parts: list[Part] = [
             *self._hooks.before(),
             *self._named_sets(),
-            *nat.prerouting(config.nats, self._sets),
+            *([offload.flowtable(config.zones)] if config.flowtable else []),
+            *antispoof(config.zones),
+            *nat.prerouting(config.nats, self._sets, config.zones),
             *self._input(),
             *self._forward(),
-            *nat.accepted(config.nats, self._sets),
+            *nat.accepted(config.nats, self._sets, config.zones),
             *output,
             *self._hooks.behind(["input", "forward", *(["output"] if self._asks_on_output() else [])]),
-            *nat.postrouting(config.nats, self._sets),
+            *nat.postrouting(config.nats, self._sets, config.zones),
         ]
         return Ruleset(tuple(_once([*parts, *self._refuse(parts)])))
 
@@ -161,11 +170,13 @@ class _Compiler:
     def _forward(self) -> list[Part]:
         zones = self._config.zones
         rules = [
-            *self._before_dispatch(),
+            *self._before_dispatch(*([offload.rule()] if self._config.flowtable else [])),
             *_ERRORS,
             Rule(
-                f"icmpv6 type {{ {_NEIGHBOURS}, {_LISTENERS} }} counter drop", "Of one link only, never to be forwarded"
+                f"icmpv6 type {{ {_NEIGHBOURS} }} ip6 hoplimit 255 accept",
+                "Of one link only: what a bridge carries has passed no router (RFC 4861), all else is never forwarded",
             ),
+            Rule(f"icmpv6 type {{ {_NEIGHBOURS}, {_LISTENERS} }} counter drop"),
             *nat.to_accepted(self._config.nats),
             *self._by_source("forward"),
             Rule("counter drop", "From no zone"),
@@ -207,10 +218,11 @@ class _Compiler:
             parts += self._policy_parts(policy)
         return parts
 
-    def _before_dispatch(self) -> list[Rule]:
+    def _before_dispatch(self, *before_established: Rule) -> list[Rule]:
         """What input and forward begin with."""
         return [
             *self._hooks.before_established(),
+            *before_established,
             Rule("ct state established,related accept", apart=True),
             Rule("ct state invalid counter drop"),
             *self._hooks.after_established(),
@@ -233,7 +245,7 @@ class _Compiler:
 
     def _policy_parts(self, policy: Policy) -> list[Part]:
         learning = self._learning.get(label(policy.name, identity_of(self._config, policy.source)))
-        parts = policy_parts(policy, learning, self._hooks, self._sets)
+        parts = policy_parts(policy, learning, self._hooks, self._sets, self._now)
         if learning:
             interface = "oifname" if policy.source == FIREWALL else "iifname"
             parts += self._hooks.parts(learning, interface, self._used(learning))

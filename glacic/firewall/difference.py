@@ -17,7 +17,10 @@ REMOVED = "removed"
 CHANGED = "changed"
 
 _PART = re.compile(r"^\t(chain|set|counter|map|flowtable) (\S+) \{")
+TIMES = "time_"  # begins the name of a set of moments
 _CONTEXT = 2  # unchanged lines around a change
+_ELEMENTS = "elements = {"
+_ELEMENTS_MAX = 40  # of one set that are shown; a list may have a hundred thousand, and a person reads none of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,8 @@ def difference(old: str, new: str) -> tuple[PartChange, ...]:
         was, becomes = before.get(key), after.get(key)
         if was != becomes:
             change = ADDED if was is None else REMOVED if becomes is None else CHANGED
-            found.append(PartChange(*key, change, tuple(_lines(was or [], becomes or []))))
+            compare = _set_lines if key[0] == "set" and was and becomes else _lines
+            found.append(PartChange(*key, change, _bounded(compare(was or [], becomes or []), key[0])))
     return tuple(found)
 
 
@@ -48,21 +52,27 @@ def as_rows(changes: tuple[PartChange, ...]) -> list[dict[str, Any]]:
 
 
 def _parts(script: str) -> Iterator[tuple[tuple[str, str], list[str]]]:
-    """(kind, name) and the lines of each part. Comments are for readers of the script: they change nothing."""
+    """(kind, name) and the lines of each part. Comments are for readers of the script: they change nothing.
+
+    But for the times at which a rule holds: their moments are others each week, and it is the comment that says what
+    they mean (hours.py).
+    """
     key: tuple[str, str] | None = None
     lines: list[str] = []
+    remarks: list[str] = []
     for line in script.splitlines():
         if key is None:
             opened = _PART.match(line)
             if opened is None:
+                remarks = [*remarks, line.strip()] if line.startswith("\t#") else []
                 continue
             key, lines = (opened[1], opened[2]), []
             if line.endswith("}"):  # a part of one line
                 yield key, [line.strip()]
                 key = None
         elif line == "\t}":
-            yield key, lines
-            key = None
+            yield key, remarks[:1] if key[1].startswith(TIMES) else lines
+            key, remarks = None, []
         elif line.strip() and not line.lstrip("\t").startswith("#"):
             lines.append(line.removeprefix("\t\t").expandtabs(4))
 
@@ -72,3 +82,27 @@ def _lines(was: list[str], becomes: list[str]) -> Iterator[str]:
     for number, line in enumerate(difflib.unified_diff(was, becomes, lineterm="", n=_CONTEXT)):
         if number >= 2:
             yield "@@" if line.startswith("@@") else line
+
+
+def _set_lines(was: list[str], becomes: list[str]) -> Iterator[str]:
+    """Of the same set: element by element, since one more of them moves all that stand behind it to other lines."""
+    (frame_was, before), (frame_becomes, after) = _elements(was), _elements(becomes)
+    yield from _lines(frame_was, frame_becomes)
+    yield "@@"
+    there, stay = set(before), set(after)
+    yield from (f"-{element}" for element in before if element not in stay)
+    yield from (f"+{element}" for element in after if element not in there)
+
+
+def _elements(lines: list[str]) -> tuple[list[str], list[str]]:
+    """The lines of a set without its elements, and these."""
+    at = next((at for at, line in enumerate(lines) if line.startswith(_ELEMENTS)), len(lines))
+    text = " ".join(line.strip() for line in lines[at:]).removeprefix(_ELEMENTS).removesuffix("}")
+    return lines[:at], [element.strip() for element in text.split(",") if element.strip()]
+
+
+def _bounded(lines: Iterator[str], kind: str) -> tuple[str, ...]:
+    """All lines; of a set the first ones, and how many more there are."""
+    found = tuple(lines)
+    more = len(found) - _ELEMENTS_MAX
+    return (*found[:_ELEMENTS_MAX], f"@@ and {more} more") if kind == "set" and more > 0 else found

@@ -198,6 +198,15 @@ class LearnedSets:
                     if packets and len(raw) == length:  # else somebody else made the set, in another shape
                         yield read(raw), packets
 
+    def present(self) -> Iterator[tuple[Key, bool]]:
+        """(key, whether it is allowed) of every element that the kernel has now. Raises KernelRefused."""
+        for name, uses in self._known().items():
+            for shape, allowed in sorted(uses):
+                read, length = unpacker(name, shape), key_length(shape)
+                for raw, _ in self._kernel.elements(set_name(name, shape, allowed)):
+                    if len(raw) == length:
+                        yield read(raw), allowed
+
     # ---- what is in the kernel
 
     def _take(self, policies: Iterable[LearningPolicy]) -> None:

@@ -25,7 +25,7 @@ from glacic.config.model import (
     SetRef,
     SetType,
 )
-from glacic.config.services import ICMP_TYPES, PORT_PROTOCOLS, PROTOCOLS, Opening
+from glacic.config.services import ICMP_TYPES, PORT_PROTOCOLS, PROTOCOL_FAMILY, PROTOCOLS, Opening
 from glacic.firewall.quoting import quote
 
 FAMILY_WORD = {4: "ip", 6: "ip6"}
@@ -62,6 +62,17 @@ def matches(rule: Rule, sets: Sets) -> list[str]:
         for family, protos in _protocol_groups(rule)
         for addresses in _addresses(family, rule.src_ip, rule.dest_ip, sets)
         for transport in _transports(protos, rule, sets)
+    ]
+
+
+def families(rule: Rule, sets: Sets) -> list[int]:
+    """The address families that a packet which `rule` matches can be of."""
+    return [
+        family
+        for family in (4, 6)
+        if _address_parts(family, rule.src_ip, sets)
+        and _address_parts(family, rule.dest_ip, sets)
+        and (not rule.protos or any(PROTOCOL_FAMILY.get(proto, family) == family for proto in rule.protos))
     ]
 
 
@@ -164,7 +175,8 @@ def _interfaces(incoming: Sequence[str], outgoing: Sequence[str]) -> str:
 
 
 def _ct(rule: Rule) -> str:
-    return f"ct state {','.join(rule.ct_state)}" if rule.ct_state else ""
+    state = f"ct state {','.join(rule.ct_state)}" if rule.ct_state else ""
+    return _joined(state, "ct status dnat" if rule.translated else "")
 
 
 def _protocol_groups(rule: Rule) -> Iterator[tuple[int, tuple[str, ...]]]:

@@ -2,6 +2,7 @@
 
 Refuses to list elements. A learned set may have a million of them, and of nft's listings only two leave them in the
 kernel (measured with nft 1.0.6): `list chains`, and a terse `list sets` of one table. Even `list tables` fetches them.
+What else the kernel has to be asked, dump.py asks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 from glacic.errors import KernelRefused
 from glacic.firewall.claims import FAMILY, TABLE
+from glacic.firewall.dump import Dump
 from glacic.firewall.ruleset import Inventory
 
 _INCLUDED_FROM = re.compile(r"^In file included from .*:\n", re.MULTILINE)
@@ -38,6 +40,9 @@ class Nft(Protocol):
     def inventory(self) -> Inventory | None:
         """What the table consists of; None where there is no table. Raises KernelRefused."""
 
+    def interfaces(self) -> frozenset[str]:
+        """The names of the network interfaces there are. Raises KernelRefused."""
+
 
 class Libnftables:
     """libnftables, in this process. It belongs to the network namespace that it is made in.
@@ -56,6 +61,7 @@ class Libnftables:
             raise KernelRefused(f"libnftables cannot be loaded ({error}): install libnftables1") from error
         self._nft.set_json_output(True)
         self._nft.set_terse_output(True)
+        self.dump = Dump(TABLE)
         self._lock = threading.Lock()  # a context takes one command at a time
 
     def check(self, script: str) -> None:
@@ -88,7 +94,17 @@ class Libnftables:
             chain["name"]: (chain["type"], chain["hook"], chain["prio"]) if "hook" in chain else None
             for chain in _objects(output, "chain")
         }
-        return Inventory(chains=frozenset(hooks), sets=sets, hooks=hooks)
+        return Inventory(
+            chains=frozenset(hooks),
+            sets=sets,
+            counters=frozenset(self.dump.counters()),
+            flowtables=self.dump.flowtables(),
+            hooks=hooks,
+        )
+
+    def interfaces(self) -> frozenset[str]:
+        """See Nft.interfaces."""
+        return self.dump.interfaces()
 
     def rules(self, chain: str) -> dict[int, str]:
         """Handle -> text of each rule of a chain, for people; {} where nft cannot tell.
@@ -152,6 +168,10 @@ class FakeNft:
     def inventory(self) -> Inventory | None:
         """See Nft.inventory."""
         return self.present
+
+    def interfaces(self) -> frozenset[str]:
+        """See Nft.interfaces."""
+        return frozenset({"lo"})
 
 
 @contextmanager

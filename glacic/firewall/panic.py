@@ -2,7 +2,7 @@
 
 What a zone's `management` names stays open, with the answers to it, and so do neighbour discovery, the ICMP errors
 that connections need, and the leases of the firewall's own addresses. All other traffic ends, running connections too.
-What was learned stays in its sets, which nothing looks up meanwhile.
+What has a memory (learned flows, counters) keeps it, and nothing looks at it meanwhile.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from glacic.config.model import Config, RuleLearning, Zone
-from glacic.config.policies import LearningPolicy
+from glacic.config.policies import LearningPolicy, label
 from glacic.config.services import MANAGEMENT
+from glacic.firewall.compile import compile_config
 from glacic.firewall.dispatch import by_source
 from glacic.firewall.match import opening_match
 from glacic.firewall.quoting import identifier, quote, remark
-from glacic.firewall.ruleset import Chain, Hook, Part, Rule, Ruleset
-from glacic.firewall.shapes import Shape, learned_set, shapes_of
+from glacic.firewall.ruleset import Chain, Counter, Hook, Part, Rule, Ruleset, Set
+from glacic.firewall.shapes import Shape
 
 _ICMP = (
     Rule(
@@ -72,7 +73,7 @@ def compile_panic(
     )
     drop = (Rule("counter drop"),)
     parts: list[Part] = [
-        *_kept(policies, shapes or {}),
+        *_kept(config, policies, shapes or {}),
         Chain("input", input_rules, Hook("filter", "input", "filter", "drop"), "Panic: management, and nothing else"),
         *(_zone_chain(zone) for zone in zones),
         Chain("forward", drop, Hook("filter", "forward", "filter", "drop"), "Panic: nothing passes through"),
@@ -91,10 +92,11 @@ def _zone_chain(zone: Zone) -> Chain:
     return Chain(f"input_{identifier(zone.name)}", (*rules, Rule("counter drop")), note=note)
 
 
-def _kept(policies: Collection[LearningPolicy], shapes: Mapping[str, Collection[Shape]]) -> Iterator[Part]:
-    seen = set()
-    for policy in policies:
-        for shape in shapes_of(policy):
-            if shape in shapes.get(policy.name, ()) and (policy.name, shape) not in seen:
-                seen.add((policy.name, shape))
-                yield from (learned_set(policy.name, shape, allowed) for allowed in (False, True))
+def _kept(
+    config: Config, policies: Collection[LearningPolicy], shapes: Mapping[str, Collection[Shape]]
+) -> Iterator[Part]:
+    """What has a memory: learned flows, what sources have used up, counters. A panic is not to forget."""
+    running = {label(policy.name, policy.identity): policy.number for policy in policies}
+    for part in compile_config(config, running=running, shapes=shapes).parts:
+        if isinstance(part, Counter) or (isinstance(part, Set) and part.kept):
+            yield part

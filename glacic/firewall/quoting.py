@@ -65,6 +65,15 @@ def identifier(name: str) -> str:
     return f"{re.sub('[^A-Za-z0-9_]', '_', name)[:_MAX_PLAIN]}_{digest}"
 
 
+def rule_identifier(policy: str, rule: str) -> str:
+    """The name of a policy's rule as part of an nft identifier, a different one for every rule of every policy."""
+    parts = identifier(rule), identifier(policy)
+    if not any("_of_" in f"_{part}_" for part in parts):
+        return "_of_".join(parts)
+    # Where one begins and the other ends would be anybody's guess. No name holds a line break.
+    return identifier(f"{rule}\n{policy}")
+
+
 def _cut(text: str, max_bytes: int) -> str:
     """`text` cut to `max_bytes` bytes of UTF-8, never within a character."""
     return text.encode()[:max_bytes].decode(errors="ignore")

@@ -14,6 +14,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any, NamedTuple
 
 from glacic.config.model import AddressRange, AddressSpec, NamedSet, Nat, PortRange, PortSpec, Rule, SetRef, Zone
+from glacic.config.overlap import inside
 from glacic.config.services import ICMP_TYPES, PORT_PROTOCOLS, PROTOCOLS, Opening
 from glacic.config.zones import Patterns
 from glacic.firewall.match import merged_intervals
@@ -23,11 +24,15 @@ ICMP = {name: PROTOCOLS[name] for name in ICMP_TYPES}
 
 # What this module understands, or what does not say which packets are meant. Everything else may match or not.
 _RULE = (
-    "name action protos dest_port source_port src_ip dest_ip ct_state icmp_type in_interface out_interface limit log "
-    "comment disabled spans"
+    "name action protos dest_port source_port src_ip dest_ip ct_state icmp_type in_interface out_interface translated "
+    "limit limit_per_source connections_per_source log log_group log_level reject_with counter comment disabled spans"
 )
-_NAT = "name kind family in_interface out_interface src_ip dest_ip protos dest_port to_ip to_port description spans"
-_ZONE = "name interfaces networks external identity services management description spans"
+_NAT = (
+    "name kind family in_interface out_interface src_ip dest_ip protos dest_port to_ip to_port hairpin description "
+    "spans"
+)
+# antispoof: a Probe is taken to come in where the way back to its source leads.
+_ZONE = "name interfaces networks external antispoof identity services management description spans"
 
 
 class Probe(NamedTuple):
@@ -92,6 +97,7 @@ class Reach:
     destination: Addresses | None = None
     source_ports: Intervals | None = None
     ports: Intervals | None = None
+    forwarded_port: bool = False  # only what prerouting has given its destination
     never: bool = False
     certain: bool = True
 
@@ -99,6 +105,7 @@ class Reach:
         """Whether everything that is known of the rule fits this packet."""
         return (
             not self.never
+            and (probe.forwarded_port or not self.forwarded_port)
             and self._transport(probe)
             and (not self.family or len(probe.destination) == (4 if self.family == 4 else 16))
             and (self.incoming is None or (bool(probe.iif) and self.incoming.match(probe.iif)))
@@ -119,7 +126,7 @@ class Reach:
 
 
 def of_rule(rule: Rule, sets: Mapping[str, NamedSet]) -> Reach:
-    """What a policy's rule matches. A limit is taken as not exceeded."""
+    """What a policy's rule matches. Limits are taken as not exceeded."""
     with_ports = bool(rule.dest_port or rule.source_port)
     others = [PROTOCOLS[name] for name in rule.protos if name not in ICMP]
     return Reach(
@@ -131,17 +138,18 @@ def of_rule(rule: Rule, sets: Mapping[str, NamedSet]) -> Reach:
         destination=_addresses(rule.dest_ip, sets),
         source_ports=_ports(rule.source_port, sets),
         ports=_ports(rule.dest_port, sets),
+        forwarded_port=rule.translated,
         never=bool(rule.ct_state) and "new" not in rule.ct_state,
         certain=not conditions(rule, _RULE),
     )
 
 
-def of_forward(nat: Nat, sets: Mapping[str, NamedSet]) -> Reach:
+def of_forward(nat: Nat, sets: Mapping[str, NamedSet], zones: Sequence[Zone] = ()) -> Reach:
     """What a port forward lets in: what it matches, with the destination that it gives."""
     assert nat.to_ip is not None  # noqa: S101 - of a port forward (validate.py)
-    ports: PortSpec = (PortRange(nat.to_port, nat.to_port),) if nat.to_port else nat.dest_port
+    ports: PortSpec = (nat.to_port,) if nat.to_port else nat.dest_port
     return Reach(
-        incoming=_patterns(nat.in_interface),
+        incoming=_patterns((*nat.in_interface, *(inside(zones, nat) if nat.hairpin else ()))),
         outgoing=_patterns(nat.out_interface),
         family=nat.family,
         protocols=_protocols([PROTOCOLS[name] for name in nat.protos], bool(ports)),

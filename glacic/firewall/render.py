@@ -1,16 +1,22 @@
 """Road 1: a Ruleset becomes the nft script, as a person would write it: commented, deterministic, one hook to a line.
 
-    render       the whole table, for `glacic show` and for a kernel that has none: the table is replaced
-    render_live  for a kernel that has the table: the same end, but what was learned stays, with its counters
+    render           the whole table, for `glacic show` and for a kernel that has none: the table is replaced
+    render_live      for a kernel that has the table: the same end, but what was learned stays, with its counters
+    render_elements  for a kernel that has it, where only elements of named sets have changed: no rule is touched, so
+                     rules keep their handles and counters, and a list of addresses can be renewed every few minutes
 
-Both are one transaction. Refuses to change anything in what it is given: a rule's text is compile.py's.
+Each is one transaction. Refuses to change anything in what it is given: a rule's text is compile.py's.
 """
 
 from __future__ import annotations
 
-from glacic.firewall.claims import FAIL_OPEN_COUNTER, FAMILY, TABLE
+from dataclasses import replace
+
+from glacic.firewall.claims import FAMILY, TABLE
 from glacic.firewall.match import MAX_WIDTH, filled, indented
-from glacic.firewall.ruleset import Chain, Counter, Inventory, Part, Ruleset, Set
+from glacic.firewall.quoting import quote
+from glacic.firewall.ruleset import Chain, Counter, Flowtable, Inventory, Part, Ruleset, Set
+from glacic.firewall.shapes import LEARNED
 
 _OURS = f"{FAMILY} {TABLE}"
 _HEADER = f"""\
@@ -43,10 +49,44 @@ def render_live(ruleset: Ruleset, present: Inventory) -> str:
     moved = {name for name, place in present.hooks.items() if name in hung and hung[name] != place}
     lines += [f"delete chain {_OURS} {name}" for name in sorted(present.chains - chains | moved)]
     lines += [f"delete set {_OURS} {name}" for name in sorted(present.sets - kept)]
-    if not any(ruleset.counters()):
-        # Whether there is one cannot be asked: nft would list every learned element along with it.
-        lines += [f"add counter {_OURS} {FAIL_OPEN_COUNTER}", f"delete counter {_OURS} {FAIL_OPEN_COUNTER}"]
+    counters = {part.name for part in ruleset.counters()}
+    lines += [f"delete flowtable {_OURS} {name}" for name in sorted(present.flowtables)]  # its devices may be others
+    lines += [f"delete counter {_OURS} {name}" for name in sorted(present.counters - counters)]
     return "\n".join(lines) + f"\n\n{_table(ruleset)}"
+
+
+def render_elements(before: Ruleset, after: Ruleset) -> str:
+    """The script that turns the table of `before` into that of `after`, where they differ in the elements of some named
+    sets alone; "" where they differ in more, or in nothing.
+
+    Learned sets and their lookups come and go while a ruleset is in force, so they are no difference, unless `after`
+    lacks one. A set is filled in one command: in pieces of 5,000 it takes a tenth longer and as much memory (measured).
+    """
+    if [_frame(part) for part in before.parts if not _kept(part)] != [
+        _frame(part) for part in after.parts if not _kept(part)
+    ]:
+        return ""
+    elements = {part.name: part.elements for part in before.sets()}
+    if any(part.kept and part.name not in {other.name for other in after.sets()} for part in before.sets()):
+        return ""
+    lines: list[str] = []
+    for part in after.sets():
+        if not part.kept and part.elements != elements[part.name]:
+            lines.append(f"flush set {_OURS} {part.name}")
+            if part.elements:
+                lines.append(f"add element {_OURS} {part.name} {{\n{indented(filled(part.elements))}\n}}")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _kept(part: Part) -> bool:
+    return isinstance(part, Set) and part.kept
+
+
+def _frame(part: Part) -> Part:
+    """What no change of elements, and nothing that is learned, changes in it."""
+    if isinstance(part, Set):
+        return replace(part, elements=())
+    return replace(part, rules=()) if isinstance(part, Chain) and part.name.startswith(LEARNED) else part
 
 
 def _table(ruleset: Ruleset) -> str:
@@ -66,6 +106,11 @@ def _part(part: Part) -> str:
             return f"counter {part.name} {{ }}"
         case Set():
             return _set(part)
+        case Flowtable():
+            # A wildcard has no meaning to the kernel: apply.py knows which devices there are.
+            names = ", ".join(quote(name) for name in part.devices if not name.endswith("*"))
+            devices = f"\n\tdevices = {{ {names} }};" if names else ""
+            return f"flowtable {part.name} {{\n\thook ingress priority filter;{devices}\n}}"
         case Chain():
             return _chain(part)
 

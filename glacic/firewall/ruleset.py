@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-_PRIORITIES = {"dstnat": -100, "filter": 0, "srcnat": 100}  # nft(8), "standard priority names", of family inet
+_PRIORITIES = {
+    "raw": -300,
+    "dstnat": -100,
+    "filter": 0,
+    "srcnat": 100,
+}  # nft(8), "standard priority names", of family inet
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,8 @@ class Chain:
 class Set:
     """A set. `spec`: nft text of its properties (`typeof ...; counter;`), `elements`: nft text of each.
 
-    kept: its elements come from elsewhere (learned flows) and outlive a new ruleset. Everything else about a set is
-    defined anew each time.
+    kept: its elements come from elsewhere (learned flows, what sources have used up) and outlive a new ruleset.
+    Everything else about a set is defined anew each time.
     """
 
     name: str
@@ -75,7 +80,16 @@ class Counter:
     note: str = ""
 
 
-Part = Set | Counter | Chain
+@dataclass(frozen=True, slots=True)
+class Flowtable:
+    """A flow table: connections in it go from one of its devices to another past all chains. Names may end in `*`."""
+
+    name: str
+    devices: tuple[str, ...]
+    note: str = ""
+
+
+Part = Set | Counter | Flowtable | Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +110,10 @@ class Ruleset:
         """The named counters, in order."""
         return (part for part in self.parts if isinstance(part, Counter))
 
+    def flowtables(self) -> Iterator[Flowtable]:
+        """The flow tables, in order."""
+        return (part for part in self.parts if isinstance(part, Flowtable))
+
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
@@ -103,6 +121,8 @@ class Inventory:
 
     chains: frozenset[str] = frozenset()
     sets: frozenset[str] = frozenset()
+    counters: frozenset[str] = frozenset()
+    flowtables: frozenset[str] = frozenset()
     hooks: Mapping[str, tuple[str, str, int] | None] = field(
         default_factory=dict, compare=False
     )  # by chain: Hook.place

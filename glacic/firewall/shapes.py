@@ -35,6 +35,7 @@ ICMP_GUARD = "meta l4proto { icmp, icmpv6 }"
 OTHER_GUARD = "meta l4proto != { tcp, udp, udplite, sctp, icmp, icmpv6 }"
 NO_MAC_GUARD = "meta iiftype != ether"  # tun, wg, ppp: only there an address stands in for the MAC
 
+LEARNED = "learned_"  # begins the names of the chains with the lookups, and of no others
 ALLOW_CHAIN = "allow_learned"  # where an allowed flow goes: accept, or on to the hook while a packet window is open
 REFUSE_CHAIN = "refuse"  # reject, politely: a TCP reset or ICMP "administratively prohibited"
 
@@ -101,7 +102,7 @@ def set_name(policy: str, shape: Shape, allowed: bool) -> str:
 def chain_name(policy: LearningPolicy) -> str:
     """The chain with the lookups of this policy. The two reserved policies have one for each identity."""
     by_ip = policy.name in (DROP_INPUT, DROP_FORWARD) and policy.identity is Identity.IP
-    return f"learned_{identifier(policy.name)}{'_ip' if by_ip else ''}"
+    return f"{LEARNED}{identifier(policy.name)}{'_ip' if by_ip else ''}"
 
 
 def learned_set(policy: str, shape: Shape, allowed: bool) -> Set:

@@ -93,7 +93,7 @@ class Simulator:
         self._services: dict[str, _Named] = {zone.name: _openings(zone) for zone in config.zones}
         self._conditions = {zone.name: zone_conditions(zone) for zone in config.zones}
         self._forwards: _Named = [
-            (f"port forward {nat.name}", Verdict.ACCEPT, of_forward(nat, sets))
+            (f"port forward {nat.name}", Verdict.ACCEPT, of_forward(nat, sets, config.zones))
             for nat in config.nats
             if nat.kind is NatKind.DNAT
         ]
@@ -153,6 +153,8 @@ class Simulator:
     def _forward(self, probe: Probe) -> Iterator[Outcome]:
         if probe.port in ERRORS.get(probe.protocol, ()):
             yield Outcome(Verdict.ACCEPT, "ICMP error")
+        if _is(probe, "icmpv6", NEIGHBOURS):  # accepted with a hop limit of 255: what a bridge carries
+            yield Outcome(Verdict.ACCEPT, "neighbour discovery", certain=False)
         if _is(probe, "icmpv6", NEIGHBOURS | LISTENERS):
             yield Outcome(Verdict.DROP, "of one link only")
         yield from self._forwarded_ports(probe)

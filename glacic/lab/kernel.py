@@ -79,7 +79,7 @@ def fetch(say: Say) -> Kernel:
     `say` takes one line about what takes long.
     """
     folder = cache_folder()
-    with _alone(folder):
+    with alone(folder):
         target = folder / "kernel"
         whole = _examine(target)
         if whole is not None:
@@ -115,8 +115,8 @@ def require(needs: dict[str, str], purpose: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds the cache's lock; it goes with the process, however that ends."""
+def alone(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder in the cache; it goes with the process, however that ends."""
     make_folder(folder)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -137,12 +137,12 @@ def _build(folder: Path, target: Path, say: Say) -> None:
     try:
         package = _download(work, say)
         archive = next(work.glob("*.deb"))
-        _command(["dpkg-deb", "-x", str(archive), str(work)])
+        command(["dpkg-deb", "-x", str(archive), str(work)])
         archive.unlink()
         if not (work / "lib").exists():  # Debian 13 has the modules below /usr/lib
             (work / "lib").symlink_to("usr/lib")
         version = package.removeprefix("linux-image-")
-        _command(["depmod", "-b", str(work), version])
+        command(["depmod", "-b", str(work), version])
         _check_modules(work / "lib" / "modules" / version)
         stamp = {"version": version, "image": _digest(_image(work, version)), "modules": _count(work, version)}
         (work / STAMP).write_text(json.dumps(stamp) + "\n")
@@ -160,14 +160,14 @@ def _download(work: Path, say: Say) -> str:
         if os.geteuid() != 0:
             raise
     say("renewing apt's package lists")
-    _command(["apt-get", "-qq", "update"])
+    command(["apt-get", "-qq", "update"])
     return _download_as_listed(work, say)
 
 
 def _download_as_listed(work: Path, say: Say) -> str:
     package = _image_package()
     say(f"fetching {package} for the virtual machine (about 70 MB, kept in {work.parent})")
-    _command(["apt-get", "-qq", "download", package], cwd=work)
+    command(["apt-get", "-qq", "download", package], cwd=work)
     return package
 
 
@@ -216,8 +216,9 @@ def _count(root: Path, version: str) -> int:
     return sum(len(files) for _, _, files in os.walk(root / "lib" / "modules" / version))
 
 
-def _command(command: list[str], cwd: Path | None = None) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+def command(words: list[str], cwd: Path | None = None) -> None:
+    """Runs a command without input. Raises LabError with what it said, if it fails."""
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         said = done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}"
-        raise LabError(f"{' '.join(command)}: {said}")
+        raise LabError(f"{' '.join(words)}: {said}")

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from glacic.errors import StoreError
 from glacic.learning.census import Census
-from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
+from glacic.learning.flow import Flow, FlowKey, FlowState, Jump, Transition
 from glacic.learning.kept import Kept
 from glacic.native import road
 
@@ -90,6 +90,7 @@ class Entry:
         "packets",
         "replaces",
         "state",
+        "state_batch",
         "unsaved",
     )
 
@@ -105,6 +106,7 @@ class Entry:
         self.addresses: tuple[bytes, ...] = ()  # noted by this entry
         self.unsaved: tuple[tuple[bytes, int], ...] = ()  # those of them that the writer does not have yet, and when
         self.batch = 0  # the last batch that this entry is part of
+        self.state_batch = 0  # the batch that its state is committed with
         self.added = False  # has no row yet
         self.changed = False  # its row has another state
         self.replaces = False  # its row, if any, is that of a forgotten flow
@@ -125,6 +127,9 @@ class FlowCache:
         self._lock = threading.Lock()
         self._flows: Kept[FlowKey | ParsedKey, Entry] = Kept(capacity, None if self.table is None else self._take_back)
         self._batch = 1
+        self._writing_batch = 0  # the batch that was taken last
+        self._committed = 0  # the last batch that is committed
+        self.durable = False  # whether a flow whose state is not committed counts as not cached
         self._transitions: list[Transition] = []
 
     # ---- without `order`
@@ -144,6 +149,9 @@ class FlowCache:
                     self.misses += 1
                     return None
                 entry = lru[key] = found
+            if self.durable and entry.state_batch > self._committed:
+                self.misses += 1
+                return None
             self._hits += 1
             entry.packets += 1
             entry.last_seen_ns = now_ns
@@ -203,6 +211,10 @@ class FlowCache:
         if max(self._flows.unwritten, len(self._transitions)) >= MAX_UNWRITTEN:
             raise StoreError("the flow database cannot be written, and no more changes can be held in memory")
 
+    def committed(self, entry: Entry) -> bool:
+        """Whether the state of this entry is in the database."""
+        return entry.state_batch <= self._committed
+
     def load(self, flow: Flow) -> Entry:
         """Put in a flow as the database has it."""
         entry = Entry(flow.key, flow.state, flow.origin, flow.first_seen_ns, flow.last_seen_ns)
@@ -236,7 +248,7 @@ class FlowCache:
         with self._lock:
             entry.replaces = key in self._flows.changed
             self._flows.lru[key] = entry
-            self._keep(entry)
+            self._keep_state(entry)
             self._transitions.append(transition)
         return entry
 
@@ -247,13 +259,22 @@ class FlowCache:
             self._take_back(entry)
             if transition.after is None:
                 self._flows.lru.pop(key, None)
-                self._keep(Entry(key, None, "", 0, 0))
+                self._keep_state(Entry(key, None, "", 0, 0))
             else:
                 entry.state = transition.after
                 entry.origin = origin
                 entry.changed = True
-                self._keep(entry)
+                self._keep_state(entry)
             self._transitions.append(transition)
+
+    def move_pending(self, jump: Jump) -> None:
+        """The clock was set: pending flows were seen as long ago as before."""
+        with self._lock:
+            held = (*self._flows.lru.values(), *self._flows.changed.values(), *self._flows.writing.values())
+            for entry in {id(entry): entry for entry in held}.values():
+                if entry.state is FlowState.PENDING and jump.moves(entry.last_seen_ns):
+                    entry.first_seen_ns += jump.by_ns
+                    entry.last_seen_ns += jump.by_ns
 
     # ---- the writer's
 
@@ -270,6 +291,7 @@ class FlowCache:
             self.census.swap()
             batch = Batch(transitions=self._transitions)
             self._transitions = []
+            self._writing_batch = self._batch
             self._batch += 1
         remaining = iter(entries.values())
         while chunk := list(islice(remaining, _CHUNK)):
@@ -283,6 +305,7 @@ class FlowCache:
         with self.order, self._lock:
             self._flows.settle()
             self.census.settle()
+            self._committed = self._writing_batch
 
     # ---- the table in front
 
@@ -318,6 +341,10 @@ class FlowCache:
         """Make the entry part of the next batch, if there is room."""
         if entry.batch != self._batch and self._flows.unwritten < MAX_UNWRITTEN:
             self._keep(entry)
+
+    def _keep_state(self, entry: Entry) -> None:
+        entry.state_batch = self._batch
+        self._keep(entry)
 
     def _keep(self, entry: Entry) -> None:
         entry.batch = self._batch

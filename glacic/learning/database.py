@@ -1,9 +1,9 @@
 """Road 2, below the store: the SQLite file. Opened, checked, migrated; a connection per thread; one kind of error out.
 
 WAL, so that who reads never waits for who writes, in this process or another; synchronous NORMAL, so that a crash of
-the program loses nothing committed. SQL comes in as SQLAlchemy Core statements and is run on the driver's own
-connection: a lookup by a compiled statement costs a quarter of one through SQLAlchemy's (measured: 3.8 us
-against 14).
+the program loses nothing committed, and FULL where a power cut shall not either (`durable`). SQL comes in as SQLAlchemy
+Core statements and is run on the driver's own connection: a lookup by a compiled statement costs a quarter of one
+through SQLAlchemy's (measured: 3.8 us against 14).
 
 Refuses to open what is another program's, or of a newer version; a read-only opening never creates or migrates.
 """
@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql import ClauseElement
 
-from glacic.errors import StoreError
+from glacic.errors import StoreDamaged, StoreError
 from glacic.learning.schema import APPLICATION_ID, MIGRATIONS, VERSION
 from glacic.learning.statements import ROWS, Many
 
@@ -62,11 +62,19 @@ class Database:
         self._all: list[sqlite3.Connection] = []
         self._all_lock = threading.Lock()
         self._closed = False
+        self.durable = False  # whether a commit waits for the disk
+        self.damage = ""  # what SQLite said when it met a damaged page
         try:
             self._prepare()
+            self._file = self._identity()
         except BaseException:
             self.close()
             raise
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another file has taken this one's place."""
+        return self._identity() != self._file
 
     def connection(self) -> sqlite3.Connection:
         """This thread's own connection."""
@@ -98,6 +106,8 @@ class Database:
         try:
             connection = self.connection()
             connection.execute(f"PRAGMA busy_timeout = {int(WRITE_WAIT_S * 1000)}")
+            if not self._throw_away:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if self.durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield lambda sql, rows: _run(connection, sql, rows)
@@ -115,6 +125,13 @@ class Database:
             self._closed = True
             while self._all:
                 self._all.pop().close()
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _connect(self) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?mode={'ro' if self.read_only else 'rwc'}"
@@ -146,11 +163,12 @@ class Database:
             self._check(self._version())
             return
         try:
-            os.close(
-                os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            )  # who talks to whom is nobody's business
+            make_private(self.path)
         except OSError as error:
-            raise StoreError(f"the flow database {self.path} cannot be opened: {error.strerror}") from error
+            raise StoreError(
+                f"the flow database {self.path} cannot be opened: {error.strerror}; the service must be allowed to"
+                " write it and its directory"
+            ) from error
         version = self._version()
         if version > VERSION:
             self._check(version)
@@ -207,11 +225,43 @@ class Database:
         advice = {
             "database is locked": "; another program holds it",
             "database or disk is full": "; make room on its file system",
+            "disk I/O error": "; look at its file system: the kernel's log, and whether it is read-only",
+            "unable to open database file": "; look at its directory, and at the limit of open files",
             "attempt to write a readonly database": "; the service must be allowed to write it and its directory",
-            "file is not a database": "; move it away to begin anew",
-            "database disk image is malformed": "; the file is damaged, restore it or move it away to begin anew",
         }.get(str(error), "")
+        if is_damage(error):
+            self.damage = str(error)
+            return StoreDamaged(
+                f"the flow database {self.path} {what}: {error}; the service sets a damaged one aside when it starts,"
+                " and recovers what it can; or move it away to begin anew"
+            )
         return StoreError(f"the flow database {self.path} {what}: {error}{advice}")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file is damaged, or is none of its own."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the extended part
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def make_private(path: Path) -> None:
+    """Make the file where there is none: who talks to whom is nobody's business. Raises OSError.
+
+    What root makes in a directory of another user is that user's: the service that runs as it has to write it. SQLite
+    does the same with the files beside it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        give_to_owner(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_to_owner(path: Path, descriptor: int) -> None:
+    """A file of root's becomes its directory's owner's, where this process is root's. Raises OSError."""
+    folder = path.parent.stat()
+    if os.geteuid() == 0 and folder.st_uid != 0 and os.fstat(descriptor).st_uid == 0:
+        os.fchown(descriptor, folder.st_uid, folder.st_gid)
 
 
 def _run(connection: sqlite3.Connection, sql: str | Many, rows: Iterable[Sequence[Any]]) -> None:

@@ -15,6 +15,9 @@ limits allow. A change of state is made in the cache (and so for every thread at
 to `on_change`, all under one lock, so that whoever keeps the kernel's sets hears of changes in the order in which
 they happened.
 
+Where learning is `durable`, a decision that changed something, or that accepts on a state that is not on disk yet, says
+so (Decision.waits): whoever gives the verdict waits for the writer first.
+
 Many threads may call anything here. A packet of a cached flow takes one short lock; any other waits for changes and
 look-ups of others, never for a write to disk. Refuses to open a socket, read a clock, start a thread, or touch the
 kernel.
@@ -23,14 +26,14 @@ kernel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glacic.config.model import Action, Granularity, Identity, Network
 from glacic.config.policies import LearningPolicy
 from glacic.errors import StoreError
 from glacic.learning.cache import Entry, FlowCache
 from glacic.learning.census import TOFU, Census
-from glacic.learning.flow import Decision, Flow, FlowKey, FlowState, Transition, Verdict, Why
+from glacic.learning.flow import Decision, Flow, FlowKey, FlowState, Jump, Transition, Verdict, Why
 from glacic.learning.packet import Packet
 from glacic.learning.schema import MAC_LENGTH
 from glacic.learning.store import FlowFilter, Store
@@ -48,7 +51,9 @@ _WITH_DESTINATION = Granularity.DESTINATION
 
 _CACHED_ALLOW = Decision(Verdict.ACCEPT, Why.CACHED_ALLOW)
 _STORED_ALLOW = Decision(Verdict.ACCEPT, Why.STORED_ALLOW)
+_STORED_ALLOW_WAITS = replace(_STORED_ALLOW, waits=True)
 _FIRST_USE = Decision(Verdict.ACCEPT, Why.FIRST_USE, learned=True)
+_FIRST_USE_WAITS = replace(_FIRST_USE, waits=True)
 _NEIGHBOUR = Decision(Verdict.ACCEPT, Why.NEIGHBOUR)
 _NO_POLICY = Decision(Verdict.DROP, Why.NO_POLICY)
 _STORE_UNAVAILABLE = Decision(Verdict.DROP, Why.STORE_UNAVAILABLE)
@@ -205,6 +210,16 @@ class Engine:
             self.switch.off(policies, who, now_ns)
             return self.switch.saved()
 
+    def move_times(self, jump: Jump) -> SavedLearning:
+        """The clock was set: learning ends as long after now as before, and pending flows are as old as before.
+
+        Returns what is to be saved. The store's flows have to be moved too (ageing.py).
+        """
+        with self.cache.order:
+            self.switch.move(jump)
+            self.cache.move_pending(jump)
+            return self.switch.saved()
+
     def promote_pending(self, policies: Iterable[str], who: str, now_ns: int, flush: Callable[[], object]) -> int:
         """Allow every pending flow of these policies; no policies means all of them. Returns how many.
 
@@ -238,7 +253,10 @@ class Engine:
                 self.store_trouble = str(error)
                 return _STORE_UNAVAILABLE
             self.cache.note(entry, seen_from, now_ns)
-            return _STORED_ALLOW if state is _ALLOWED else _REFUSALS[policy.action][_KNOWN[state]]
+            if state is not _ALLOWED:
+                return _REFUSALS[policy.action][_KNOWN[state]]
+            waits = self.cache.durable and not self.cache.committed(entry)
+            return _STORED_ALLOW_WAITS if waits else _STORED_ALLOW
 
     def _decide_unknown(
         self, packet: Packet, policy: LearningPolicy, key: FlowKey, seen_from: bytes | None, now_ns: int
@@ -251,12 +269,12 @@ class Engine:
         learning = self.switch.is_on(policy.name, now_ns)
         if learning and self._may_learn(key.source):
             self._add(key, _ALLOWED, TOFU, TOFU, Why.FIRST_USE, now_ns, seen_from)
-            return _FIRST_USE
+            return _FIRST_USE_WAITS if self.cache.durable else _FIRST_USE
         if not self._may_wait(key.source):
             return refusals[Why.PENDING_LIMIT]
         why = Why.LEARNING_LIMIT if learning else Why.NEW_PENDING
         self._add(key, FlowState.PENDING, TRAFFIC, TRAFFIC, why, now_ns, seen_from)
-        return refusals[why]
+        return replace(refusals[why], waits=True) if self.cache.durable else refusals[why]
 
     def _may_learn(self, source: bytes) -> bool:
         census, limits = self.cache.census, self._limits

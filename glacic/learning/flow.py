@@ -68,11 +68,13 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict and its reason. `learned`: this packet's flow has just become allowed."""
+    """A verdict and its reason. `learned`: this packet's flow has just become allowed. `waits`: not to be given before
+    what it rests on is committed (`durable`)."""
 
     verdict: Verdict
     why: Why
     learned: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,3 +104,28 @@ class Transition(NamedTuple):
     at_ns: int
     who: str  # "tofu", "traffic", "expiry", or "user NAME"
     why: str
+
+
+class Jump(NamedTuple):
+    """The clock was set. by_ns: how far; now_ns: what it says since.
+
+    A time that the old clock gave moves with it: at a step forward what is not later than the old clock was, at a step
+    back what would be in the future now. Any other was given by a clock that went right.
+    """
+
+    by_ns: int
+    now_ns: int
+
+    @property
+    def first_ns(self) -> int:
+        """The first moment that moves."""
+        return -(1 << 62) if self.by_ns > 0 else self.now_ns + 1
+
+    @property
+    def last_ns(self) -> int:
+        """The last one."""
+        return self.now_ns - self.by_ns if self.by_ns > 0 else 1 << 62
+
+    def moves(self, time_ns: int) -> bool:
+        """Whether this time moves."""
+        return self.first_ns <= time_ns <= self.last_ns

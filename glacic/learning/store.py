@@ -117,6 +117,25 @@ class Store:
         """The database file."""
         return self._database.path
 
+    @property
+    def database(self) -> Database:
+        """The file, for who keeps it (ageing.py)."""
+        return self._database
+
+    def set_durable(self, durable: bool) -> None:
+        """Whether what is committed from now on is on disk when write() returns; else a power cut may undo it."""
+        self._database.durable = durable
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another file has taken the place of the one that was opened."""
+        return self._database.replaced
+
+    @property
+    def damage(self) -> str:
+        """What SQLite said when it met a damaged page, "" as long as it has not."""
+        return self._database.damage
+
     def close(self) -> None:
         """Close the file. No other thread may be using the store any more."""
         self._database.close()

@@ -13,10 +13,11 @@ orders all changes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from glacic.errors import GlacicError
+from glacic.learning.flow import Jump
 
 ALL = ""  # the row that stands for every policy without a row of its own
 BY_FILE = "file"  # who switched, where nobody did
@@ -74,8 +75,12 @@ class LearningSwitch:
         policies: Iterable[str],
         now_ns: int,
     ) -> LearningSwitch:
-        """The switch as it was left, or as the file says if nothing was left or `learning_mode` has changed since."""
+        """The switch as it was left, or as the file says if nothing was left or `learning_mode` has changed since.
+
+        What was switched later than now was switched before the clock was set back: it counts from now.
+        """
         rows = saved.rows if saved is not None and saved.file_mode == file_mode else ()
+        rows = tuple(_moved(row, min(now_ns - row.since_ns, 0)) for row in rows)
         if not any(row.policy == ALL for row in rows):
             rows = (LearningRow(ALL, file_mode, now_ns, None, BY_FILE), *rows)
         return cls(rows, file_mode=file_mode, learn_for_s=learn_for_s, policies=policies)
@@ -108,6 +113,12 @@ class LearningSwitch:
         """Switch learning off; no policies means all of them. Raises as `on` does."""
         self._set(policies, False, None, who, now_ns)
 
+    def move(self, jump: Jump) -> None:
+        """The clock was set: what was switched, and until when, goes on from the new time."""
+        self._rows = {
+            name: _moved(row, jump.by_ns) if jump.moves(row.since_ns) else row for name, row in self._rows.items()
+        }
+
     def saved(self) -> SavedLearning:
         """What to keep for `restore`."""
         return SavedLearning(self._file_mode, tuple(self._rows.values()))
@@ -127,3 +138,8 @@ class LearningSwitch:
         if row.until_ns is not None or self._learn_for_ns is None:
             return row.until_ns
         return row.since_ns + self._learn_for_ns
+
+
+def _moved(row: LearningRow, by_ns: int) -> LearningRow:
+    until_ns = None if row.until_ns is None else row.until_ns + by_ns
+    return replace(row, since_ns=row.since_ns + by_ns, until_ns=until_ns) if by_ns else row

@@ -6,9 +6,10 @@ between, in the order they came. While the database cannot
 be written (locked, disk full, ...) it keeps what it has taken, tries again, says so once, and says so once when it is
 over: nothing is lost as long as the process lives.
 
+    commit()   the same for a packet's thread, where learning is `durable`: verdicts that wait share a commit
     flush()    returns when everything that had changed before it was called is committed: the moment to acknowledge
 
-Refuses to decide what is written, and to let a packet's thread wait: only the control side calls flush().
+Refuses to decide what is written, and to let a packet's thread wait unless learning is `durable`.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from glacic.errors import StoreError
+from glacic.learning.ageing import move_pending, prune_transitions
 from glacic.learning.cache import Batch, FlowCache, ParsedKey
+from glacic.learning.flow import Jump
 from glacic.learning.store import Store
 from glacic.learning.switch import SavedLearning
 
 INTERVAL_S = 0.2  # what a crash may cost at most, and how often counts are written
 LINGER_S = 0.03  # how long a change of state waits for others to share its transaction
+COMMIT_S = 2.0  # how long a packet waits for the disk; then `engine_error` says what becomes of it
 RETRY_MAX_S = 5.0  # between two attempts, in the end
 MAX_JOBS = 8  # jobs that wait; counters come in pages of thousands, and a million flows must not queue up in memory
 
@@ -40,15 +44,17 @@ class Writer:
         *,
         interval_s: float = INTERVAL_S,
         on_trouble: Callable[[str], None] = lambda _trouble: None,
+        on_commit: Callable[[int], None] = lambda _transitions: None,
     ) -> None:
         """on_trouble hears what is wrong when writing begins to fail, and "" when it works again.
 
-        It is called on the writing thread.
+        on_commit hears, after each commit, how many changes of state were in it. Both are called on the writing thread.
         """
         self._store = store
         self._cache = cache
         self._interval_s = interval_s
         self._on_trouble = on_trouble
+        self._on_commit = on_commit
         self._thread = threading.Thread(target=self._run, name="glacic-writer", daemon=True)
         self._changed = threading.Condition()  # guards what follows
         self._jobs: deque[Job] = deque()
@@ -97,6 +103,12 @@ class Writer:
                     self._trouble or f"the flow database {self._store.path} was not written within {timeout_s:g} s"
                 )
 
+    def commit(self) -> None:
+        """flush() for a packet that waits: where writing fails it is not tried anew for each. Raises StoreError."""
+        if self._trouble:
+            raise StoreError(self._trouble)
+        self.flush(COMMIT_S)
+
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is left and end the thread. Raises StoreError if something could not be written."""
         with self._changed:
@@ -117,6 +129,19 @@ class Writer:
     def reset_kernel_counts(self) -> None:
         """Have the store count from 0: every element was made anew."""
         self._submit(self._store.reset_kernel_counts)
+
+    def prune(self, after_id: int, before_ns: int, then: Callable[[int], None]) -> bool:
+        """Have the store forget a page of history (ageing.py); `then` hears where to go on.
+
+        Waits its turn. False: not now, the database cannot be written.
+        """
+        return self._submit(
+            lambda: then(prune_transitions(self._store.database, after_id, before_ns)), may_be_lost=True
+        )
+
+    def move_pending(self, jump: Jump) -> None:
+        """Have the store move pending flows with the clock."""
+        self._submit(lambda: move_pending(self._store.database, jump))
 
     def save_learning(self, saved: SavedLearning) -> None:
         """Have the store keep how learning is switched."""
@@ -201,3 +226,4 @@ class Writer:
         self._store.write(batch)
         self._cache.settle()
         self._batch = None
+        self._on_commit(len(batch.transitions))

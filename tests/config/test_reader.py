@@ -16,7 +16,7 @@ def test_an_attribute_written_twice_is_told_at_the_second(errors: Check) -> None
 
 def test_a_second_block_of_a_kind_that_is_single_is_told_and_still_read(errors: Check) -> None:
     found = errors("rule_learning {\n}\n¶rule_learning {\n  ¶queues = 0\n}")
-    assert found[0] == "a second rule_learning block in the file: merge it into the one of line 1"
+    assert found[0] == "a second rule_learning block in the configuration: merge it into the one of line 1"
 
 
 def test_unknown_names_are_told_with_what_may_be_meant(errors: Check) -> None:
@@ -26,8 +26,8 @@ def test_unknown_names_are_told_with_what_may_be_meant(errors: Check) -> None:
     assert found[0] == 'unknown attribute inline_mod in rule_learning: did you mean "inline_mode"?'
     assert found[1].startswith("unknown attribute xyzzy in rule_learning: known here: cache_size, database,")
     assert found[2] == "unknown block zone in rule_learning: rule_learning has no blocks"
-    assert found[3] == 'unknown block zoen in the file: did you mean "zone"?'
-    assert found[4] == "unknown attribute foo in the file: known here: integrity"
+    assert found[3] == 'unknown block zoen in the configuration: did you mean "zone"?'
+    assert found[4] == "unknown attribute foo in the configuration: known here: flowtable, include, integrity"
     assert found[5] == "rule_learning is a block: write `rule_learning { ... }`, without the equals sign"
 
 

@@ -164,3 +164,16 @@ def test_there_are_no_more_policies_than_the_packet_mark_can_number() -> None:
         validate(made, report)
         told = [found for found in report.diagnostics if "policies that learn" in found.summary]
         assert bool(told) == wrong
+
+
+def test_antispoof_needs_interfaces(errors: Check) -> None:
+    (found,) = errors('zone "far" {\n  networks = ["10.0.0.0/8"]\n  ¶antispoof = true\n}')
+    assert found.startswith("antispoof needs interfaces: name the interfaces")
+    errors('zone "both" {\n  interface = "a0"\n  networks = ["10.0.0.0/8"]\n  antispoof = true\n}')
+
+
+def test_a_flow_table_needs_interfaces(errors: Check) -> None:
+    text = 'zone "far" {\n  networks = ["10.0.0.0/8"]\n}'
+    (found,) = errors(f"{text}\n¶flowtable = true")
+    assert found.startswith("flowtable without a zone that has interfaces: ")
+    errors(f"{text}\nflowtable = false")

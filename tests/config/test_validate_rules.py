@@ -1,4 +1,4 @@
-"""Within a rule or a nat block: what cannot apply, what can never match, and sets of the wrong kind."""
+"""Within a rule: what cannot apply, what can never match, and sets of the wrong kind."""
 
 from __future__ import annotations
 
@@ -21,10 +21,6 @@ HEAD = (
 
 def in_rule(lines: str, policy: str = '"lan" "wan"') -> str:
     return f'{HEAD}policy {policy} {{\n  rule "r" {{\n    action = "accept"\n    {lines}\n  }}\n}}'
-
-
-def in_nat(lines: str) -> str:
-    return f'{HEAD}nat "n" {{\n  {lines}\n}}'
 
 
 @pytest.mark.parametrize(
@@ -105,55 +101,3 @@ def test_what_is_broken_is_not_complained_about_twice(errors: Check) -> None:
         f'{HEAD}set "x" {{\n  ¶type = "prot"\n}}\npolicy "lan" "wan" {{\n  rule "r" {{\n    action = "drop"\n'
         '    src_ip = "@x"\n    proto = "tcp"\n    dest_port = "@x"\n  }\n}'
     )
-    errors(in_nat('¶type = "dnatt"\nto_ip = "10.0.0.1"'))
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        'type = "snat"\nout_interface = "wan0"\nto_ip = "192.0.2.1"\nsrc_ip = "@four"',
-        'type = "masquerade"\nout_interface = "wan0"\ndest_ip = "@six"',
-        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = 80\nto_ip = "10.0.0.5"\nsrc_ip = "@four"',
-        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = ["80", 443]\nto_ip = "10.0.0.5"',
-        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = "8-9"\nto_ip = "10.0.0.5"\ndest_ip = "@both"',
-        'type = "dnat"\nin_interface = "wan0"\nproto = "udp"\ndest_port = "@web"\nto_ip = "fd00::5"',
-        'type = "masquerade"\nout_interface = "wan0"\nfamily = "both"\nsrc_ip = ["10.0.0.0/8", "fd00::/8"]',
-    ],
-)
-def test_nat_that_can_be_is_fine(valid: Valid, lines: str) -> None:
-    valid(in_nat(lines))
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        'type = "masquerade"\nout_interface = "wan0"\n¶to_ip = "192.0.2.1"',
-        'type = "masquerade"\nout_interface = "wan0"\n¶in_interface = "lan0"\n¶proto = "tcp"',
-        'type = "masquerade"\nout_interface = "wan0"\nfamily = "ipv6"\n¶src_ip = "10.0.0.0/8"',
-        'type = "snat"\nout_interface = "wan0"\nto_ip = "192.0.2.1"\n¶src_ip = "fd00::/8"\n¶family = "ipv4"',
-        'type = "snat"\nout_interface = "wan0"\nto_ip = "192.0.2.1"\nsrc_ip = ["10.0.0.0/8", ¶"@six"]',
-        'type = "dnat"\nin_interface = "wan0"\n¶proto = "icmp"\ndest_port = 80\nto_ip = "10.0.0.5"',
-        'type = "dnat"\nin_interface = "wan0"\n¶proto = "any"\ndest_port = 80\nto_ip = "10.0.0.5"',
-        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = [80, 81]\nto_ip = "10.0.0.5"\n¶to_port = 80',
-        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = "80-81"\nto_ip = "10.0.0.5"\n¶to_port = 80',
-        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\ndest_port = 80\nto_ip = "1.0.0.5"\n¶dest_ip = "fd00::1"',
-        'type = "dnat"\nin_interface = "wan0"\nproto = "tcp"\n¶dest_port = "@four"\nto_ip = "10.0.0.5"',
-        'type = "dnat"\nin_interface = "w0"\nproto = "tcp"\ndest_port = 8\nto_ip = "1.0.0.5"\n¶out_interface = "wan0"',
-    ],
-)
-def test_nat_that_cannot_be_is_told_at_the_attribute(errors: Check, lines: str) -> None:
-    assert not any(found.endswith(": ") for found in errors(in_nat(lines)))
-
-
-def test_an_interface_of_nat_that_no_zone_has_is_noted(notes: Check) -> None:
-    text = 'nat "n" {\n  type = "masquerade"\n  out_interface = ["wan0", ¶"wna0"]\n}'
-    (found,) = notes(f'zone "wan" {{\n  interface = "wan0"\n}}\n{text}')
-    assert found == '"wna0" is in no zone: did you mean "wan0"?'
-    assert notes(f'zone "far" {{\n  networks = ["10.0.0.0/8"]\n}}\n{text.replace("¶", "")}') == []
-
-
-def test_nat_tells_what_it_needs(errors: Check) -> None:
-    found = errors(f'{HEAD}nat "a" {{\n  type = "masquerade"\n}}\n'.replace("nat", "¶nat"))
-    assert found == ['masquerade needs out_interface: write out_interface = "wan0"']
-    (found, *more) = errors('¶nat "a" {\n  type = "snat"\n  out_interface = "wan0"\n}\n')
-    assert (found, more) == ('snat needs to_ip: write to_ip = "10.1.0.5"', [])

@@ -76,7 +76,19 @@ def test_nothing_but_a_usage_error_comes_of_any_filter(args: dict[str, Any]) -> 
 def test_every_request_says_which_right_it_takes() -> None:
     table = Handlers(mock.Mock()).table()
     assert {name: request.right for name, request in table.items() if request.right is READ} == dict.fromkeys(
-        ("status", "stats", "history", "difference", "flows.list", "flows.show", "learn.status", "audit"), READ
+        (
+            "status",
+            "stats",
+            "history",
+            "difference",
+            "connections",
+            "flows.list",
+            "flows.show",
+            "learn.status",
+            "audit",
+            "database",
+        ),
+        READ,
     )
     assert all(isinstance(request, Request) and request.right in (READ, CHANGE) for request in table.values())
     asked = {name for name in vars(Handlers) if not name.startswith("_")} - {"table"}

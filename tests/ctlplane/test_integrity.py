@@ -348,3 +348,20 @@ class Settled:
 
     def settle(self, _timeout_s: float, _mended: int) -> bool:
         return True
+
+
+def test_what_packets_and_time_change_by_themselves_is_nobodys_doing(glacic: Glacic, lab: Home) -> None:
+    lines = (
+        'limit_per_source = "9/hour"\n    connections_per_source = 9\n    counter = true\n'
+        '    time {\n      days = "mon-sun"\n      from = "00:00"\n      to = "24:00"\n      zone = "UTC"\n    }\n'
+    )
+    glacic.reload(CONFIG.replace("dest_port = [80, 443]", f'dest_port = "8002-8005"\n    {lines}'))
+    for port in (8002, 8003):
+        assert lab.laptop.call(traffic.tcp, SERVER, port, timeout_s=PATIENT_S).ok
+    rows = [row for row in glacic.json("show", "--counters")["counters"] if row["rule"] == "web"]
+    assert [(row["policy"], row["packets"], row["kept"]) for row in rows] == [("lan_wan", 2, True)]
+    assert drift(glacic) == []
+    glacic.reload(CONFIG.replace("dest_port = [80, 443]", f'dest_port = "8002-8004"\n    {lines}'))
+    assert drift(glacic) == []
+    nft(lab, f"flush set {T} time_web_of_lan_wan")
+    assert [row for row in drift(glacic) if "time_web_of_lan_wan" in row["what"]]

@@ -85,6 +85,25 @@ def test_a_refused_batch_is_tried_again_until_the_kernel_takes_it(monkeypatch: p
     assert [row for batch in sets.batches for row in batch] == [(key(1), "allowed"), (key(2), "denied")]
 
 
+def test_while_the_kernel_refuses_only_so_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left out is in the store, and on_recovery compares everything with it."""
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    monkeypatch.setattr(module, "MAX_WAITING", 10)
+    sets, again = Sets(), threading.Event()
+    sets.refuses.set()
+    mapper = Mapper(sets, again.set)  # type: ignore[arg-type]
+    mapper.start()
+    mapper.put(key(0), FlowState.ALLOWED)
+    assert all(sets.refused.acquire(timeout=10) for _ in range(2))
+    for number in range(1, 1000):
+        mapper.put(key(number), FlowState.ALLOWED)
+    assert mapper.backlog() == 10
+    sets.refuses.clear()
+    assert again.wait(10)
+    mapper.stop(10)
+    assert sum(map(len, sets.batches)) == 11
+
+
 def test_a_task_is_done_between_what_was_put_before_and_after_it() -> None:
     sets = Sets()
     seen: list[int] = []

@@ -25,7 +25,7 @@ from glacic.config.model import Action
 from glacic.config.policies import LearningPolicy
 from glacic.ctlplane.nfqueue import QueueReader, QueueTruth, SinkQueue, Truth, queue_truth
 from glacic.ctlplane.reading import Holder, Rules
-from glacic.errors import KernelRefused
+from glacic.errors import KernelRefused, StoreError
 from glacic.firewall.claims import mark_of
 from glacic.lab.net import Network, Port
 from glacic.learning.engine import Engine, Limits, open_cache
@@ -266,6 +266,45 @@ def test_with_engine_error_open_it_goes_on_and_still_says_asked(
     assert bed.counters() == {"clean": 0, "asked": 1, "rejected": 0, "over": 0, "routed": 1}
     assert reader.stats()["accepted"] == 1
     assert troubles == ["queue 100: ValueError: boom" if isinstance(failure, ValueError) else "queue 100: disk full"]
+
+
+class Disk:
+    """News that has to be on disk before the verdict is given."""
+
+    waits = False
+
+    def __init__(self, trouble: str = "") -> None:
+        self.trouble = trouble
+        self.accepted_before: list[int] = []
+        self.counted: Callable[[], int] = lambda: 0
+
+    def commit(self) -> None:
+        self.accepted_before.append(self.counted())
+        if self.trouble:
+            raise StoreError(self.trouble)
+
+    def tell(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["open", "closed"])
+@pytest.mark.parametrize("trouble", ["", "disk full"])
+def test_a_verdict_waits_for_the_disk_and_without_one_engine_error_says(
+    bed: Bed, engine: Scripted, queue_reader: Make, is_open: bool, trouble: str
+) -> None:
+    engine.answer = Decision(Verdict.ACCEPT, Why.FIRST_USE, learned=True, waits=True)
+    disk = Disk(trouble)
+    reader = queue_reader(QUEUE, Holder(engine.rules(engine_error_open=is_open), disk))
+    disk.counted = lambda: sum(bed.counters().values())
+    bed.ask()
+    bed.fw.call(reader.open)
+    with running(reader):
+        bed.send()
+        until(lambda: processed(reader) == 1)
+    assert disk.accepted_before == [0]
+    counters = bed.counters()
+    assert (counters["clean"], counters["asked"]) == (int(not trouble), int(bool(trouble) and is_open))
+    assert reader.stats()["engine_errors"] == int(bool(trouble))
 
 
 def test_more_policies_than_the_low_bits_can_number_take_the_top_byte(

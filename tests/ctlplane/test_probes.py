@@ -25,6 +25,17 @@ def test_the_queue_statement_is_tried_and_not_guessed() -> None:
     assert findings()["nft queue"].ok is not vm.needed()
 
 
+def test_what_cannot_be_tried_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> str:
+        raise OSError("Operation not permitted")
+
+    table, other = (probes._Probe(name, "x", "y", refused) for name in ("nf_tables", "nft flowtable"))
+    monkeypatch.setattr(probes, "_INSIDE", (table, other))
+    assert not probes.lacks("nft flowtable")
+    monkeypatch.setattr(probes, "_INSIDE", (probes._Probe("nf_tables", "x", "y", lambda: "loads"), other))
+    assert probes.lacks("nft flowtable")
+
+
 def test_what_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> str:
         raise OSError("No such file or directory")

@@ -29,6 +29,10 @@ def test_settings_come_back_from_a_message() -> None:
     assert sent.networks() == (ip_network("fd01::/64"),)
 
 
+def test_durable_is_told() -> None:
+    assert [settings(RuleLearning(enabled=True, durable=durable)).durable for durable in (True, False)] == [True, False]
+
+
 def test_inline_mode_has_queues_and_no_groups() -> None:
     told = settings(RuleLearning(enabled=True, inline_mode=True, log_group=100, queues=3))
     assert (told.queues, told.groups, told.sink) == ((100, 101, 102), (), None)

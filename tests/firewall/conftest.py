@@ -1,4 +1,11 @@
-"""What the tests of firewall/ share: a configuration from text, a scratch kernel, and hosts with traffic."""
+"""What the tests of firewall/ share: a configuration from text, a scratch kernel, and hosts with traffic.
+
+    laptop  10.1.0.2 fd01::2 ── lan0 ┐
+    camera  10.2.0.2 fd02::2 ── iot0 ┼ router ┬ wan0 ── server 192.0.2.2 2001:db8::2
+    guest   10.3.0.2         ── odd0 ┘  (.1 and ::1 everywhere)
+
+That network is made once for all tests of a module; each puts its own ruleset in force.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +14,18 @@ import re
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from glacic.config.load import load
 from glacic.config.model import Config
+from glacic.firewall.apply import apply
+from glacic.firewall.compile import compile_config
 from glacic.firewall.nft import Libnftables
 from glacic.firewall.ruleset import Chain, Rule, Ruleset
-from glacic.lab.net import Host, Network
+from glacic.lab.net import Host, Network, Port
 
 PATIENCE_S = 0.3  # how long a packet that is expected to be lost is waited for; one that passes takes microseconds
 
@@ -44,6 +53,72 @@ def scratch() -> Iterator[Host]:
 def nft(scratch: Host) -> Libnftables:
     """The scratch host's nf_tables."""
     return scratch.call(Libnftables)
+
+
+ZONES = """
+zone "wan" {
+  interface = "wan0"
+  external  = true
+}
+zone "lan" { interface = "lan0" }
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    router: Host
+    laptop: Host
+    camera: Host
+    guest: Host
+    server: Host
+    nft: Libnftables
+
+    def rules(self, chain: str) -> str:
+        return self.router.run(["nft", "list", "chain", "inet", "glacic", chain]).stdout
+
+    def packets(self, set_: str) -> list[int]:
+        listed = self.router.run(["nft", "list", "set", "inet", "glacic", set_]).stdout
+        words = listed.split()
+        return [int(words[at + 1]) for at, word in enumerate(words) if word == "packets"]
+
+    def logged(self, chain: str) -> int:
+        """How many packets the chain's log line has counted."""
+        line = next(line for line in self.rules(chain).splitlines() if "log prefix" in line)
+        return int(line.split("packets ")[1].split()[0])
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    with Network() as net:
+        router = net.host("router", forwards=True)
+        ends = {}
+        for number, (name, interface) in enumerate((("laptop", "lan0"), ("camera", "iot0"), ("guest", "odd0")), 1):
+            host = ends[name] = net.host(name)
+            near, far = (f"10.{number}.0.1", f"fd0{number}::1"), (f"10.{number}.0.2", f"fd0{number}::2")
+            net.cable(
+                Port(host, "eth0", f"02:00:00:00:0{number}:02", (f"{far[0]}/24", f"{far[1]}/64")),
+                Port(router, interface, f"02:00:00:00:0{number}:01", (f"{near[0]}/24", f"{near[1]}/64")),
+            )
+            host.ip(f"route add default via {near[0]}", f"route add default via {near[1]}")
+        server = ends["server"] = net.host("server")
+        net.cable(
+            Port(server, "eth0", "02:00:00:00:09:02", ("192.0.2.2/24", "2001:db8::2/64")),
+            Port(router, "wan0", "02:00:00:00:09:01", ("192.0.2.1/24", "2001:db8::1/64")),
+        )
+        server.ip("route add default via 192.0.2.1", "route add default via 2001:db8::1")
+        yield Place(router, nft=router.call(Libnftables), **ends)
+
+
+@pytest.fixture
+def enforce(place: Place, config: Callable[[str], Config]) -> Callable[[str], Config]:
+    """Puts a configuration in force on the router."""
+
+    def put(text: str) -> Config:
+        loaded = config(text)
+        apply(place.nft, compile_config(loaded))
+        return loaded
+
+    return put
 
 
 def answered_by(ruleset: Ruleset, statement: str) -> Ruleset:

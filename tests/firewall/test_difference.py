@@ -72,5 +72,30 @@ def test_every_golden_script_is_split_into_its_parts() -> None:
     assert scripts
     for path in scripts:
         text = path.read_text()
-        names = [line.split()[1] for line in text.splitlines() if line.startswith(("\tchain ", "\tset ", "\tcounter "))]
+        names = [
+            line.split()[1]
+            for line in text.splitlines()
+            if line.startswith(("\tchain ", "\tset ", "\tcounter ", "\tflowtable "))
+        ]
         assert [change.name for change in difference("", text)] == names, path
+
+
+def test_a_set_is_told_element_by_element() -> None:
+    one, other = OLD, OLD.replace("[80, 81]", "[81, 83, 90]")
+    (change,) = difference(script(one), script(other))
+    assert (change.kind, change.name, change.change) == ("set", "ports_ports", "changed")
+    assert change.lines == ("@@", "-80-81", "+81", "+83", "+90")
+
+
+def test_of_a_long_list_only_some_elements_are_told() -> None:
+    def listed(first: int) -> str:
+        return script(OLD.replace("[80, 81]", str(list(range(first, 60_000, 2)))))
+
+    (change,) = difference(listed(1), listed(2))
+    assert len(change.lines) == 41
+    assert change.lines[1] == "-1"
+    assert change.lines[-1] == f"@@ and {30_000 + 29_999 + 1 - 40} more"
+    (inserted,) = difference(listed(1), listed(3))
+    assert inserted.lines == ("@@", "-1")
+    added = next(one for one in difference("", listed(1)) if one.kind == "set")
+    assert len(added.lines) == 41

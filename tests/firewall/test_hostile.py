@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,16 @@ from glacic.config.model import (
     Nat,
     NatKind,
     Policy,
+    Rate,
     Rule,
     RuleLearning,
     SetType,
+    TimeWindow,
     Zone,
 )
 from glacic.firewall.compile import compile_config
 from glacic.firewall.nft import Libnftables
-from glacic.firewall.quoting import identifier
+from glacic.firewall.quoting import identifier, rule_identifier
 from glacic.firewall.render import render
 from glacic.lab.net import Network
 
@@ -42,6 +45,7 @@ hostile = st.one_of(
 )
 texts = st.lists(hostile, min_size=8, max_size=8)
 PLAIN = ["plain"] * 8
+NOW = datetime(2026, 3, 25, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,16 @@ def configuration(texts: list[str]) -> Config:
     lan, wan, policy = f"a{lan}", f"b{wan}", f"c{policy}"[:40]
     rules = (
         Rule(name=rule, action=Action.ACCEPT, protos=("tcp",), comment=comment, log=f"{log}: "),
-        Rule(name=rule, action=Action.DROP, protos=("udp",), log=""),
+        Rule(
+            name=f"d{rule}",
+            action=Action.ACCEPT,
+            protos=("udp",),
+            log="",
+            limit_per_source=Rate(1, "hour"),
+            connections_per_source=3,
+            counter=True,
+            time=TimeWindow(zone="UTC", days=(0,)),
+        ),
     )
     return Config(
         path=Path("hostile.hcl"),
@@ -73,8 +86,13 @@ def configuration(texts: list[str]) -> Config:
 def skeleton(config: Config) -> list[str]:
     """The script's words without comments, strings and the names made of a zone's or a policy's."""
     names = [*(zone.name for zone in config.zones), *(policy.name for policy in config.policies)]
-    script = "\n".join(line for line in render(compile_config(config)).split("\n") if not line.lstrip().startswith("#"))
+    script = "\n".join(
+        line for line in render(compile_config(config, now=NOW)).split("\n") if not line.lstrip().startswith("#")
+    )
     script = re.sub(r'"[^"]*"', '""', script)
+    for policy in config.policies:
+        for rule in policy.rules:
+            script = re.sub(rf"(?<=_){re.escape(rule_identifier(policy.name, rule.name))}(?=\b|_)", "RULE", script)
     for name in names:
         script = re.sub(rf"(?<=_){re.escape(identifier(name))}(?=\b|_)", "NAME", script)
     return script.split()

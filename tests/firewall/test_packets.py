@@ -1,10 +1,6 @@
 """What the compiled ruleset does to real packets, in nflog mode and behind the hook.
 
-    laptop  10.1.0.2 fd01::2 ── lan0 ┐
-    camera  10.2.0.2 fd02::2 ── iot0 ┼ router ┬ wan0 ── server 192.0.2.2 2001:db8::2
-    guest   10.3.0.2         ── odd0 ┘  (.1 and ::1 everywhere)
-
-The network is made once for all tests; each puts its own ruleset in force. This kernel may lack the `queue` statement:
+The network stands in conftest.py. This kernel may lack the `queue` statement:
 what an answer or a fail mode does to a packet stands in its place (`answered_by`).
 """
 
@@ -13,8 +9,8 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,21 +21,13 @@ from glacic.config.policies import learning_policies
 from glacic.firewall import limits
 from glacic.firewall.apply import apply, prepare
 from glacic.firewall.compile import compile_config
-from glacic.firewall.nft import Libnftables
 from glacic.firewall.shapes import Key, Shape, element_text, ensure_script, set_name, shape_of
 from glacic.lab.net import Host, Network, Port
 
-from .conftest import PATIENCE_S, answered_by, bound, ping, tcp, udp
+from .conftest import PATIENCE_S, ZONES, Place, answered_by, bound, ping, tcp, udp
 
 UDP_ANYWHERE = (socket.AF_INET, socket.SOCK_DGRAM, "")
 LAPTOP_MAC = "02:00:00:00:01:02"
-ZONES = """
-zone "wan" {
-  interface = "wan0"
-  external  = true
-}
-zone "lan" { interface = "lan0" }
-"""
 LEARNING = "rule_learning { enabled = true }\n"
 INLINE = "rule_learning {\n  enabled = true\n  inline_mode = true\n  log_group = 100\n}\n"
 WEB = """
@@ -51,63 +39,6 @@ policy "lan" "wan" {
   }
 }
 """
-
-
-@dataclass(frozen=True)
-class Place:
-    router: Host
-    laptop: Host
-    camera: Host
-    guest: Host
-    server: Host
-    nft: Libnftables
-
-    def rules(self, chain: str) -> str:
-        return self.router.run(["nft", "list", "chain", "inet", "glacic", chain]).stdout
-
-    def packets(self, set_: str) -> list[int]:
-        listed = self.router.run(["nft", "list", "set", "inet", "glacic", set_]).stdout
-        words = listed.split()
-        return [int(words[at + 1]) for at, word in enumerate(words) if word == "packets"]
-
-    def logged(self, chain: str) -> int:
-        """How many packets the chain's log line has counted."""
-        line = next(line for line in self.rules(chain).splitlines() if "log prefix" in line)
-        return int(line.split("packets ")[1].split()[0])
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
-    with Network() as net:
-        router = net.host("router", forwards=True)
-        ends = {}
-        for number, (name, interface) in enumerate((("laptop", "lan0"), ("camera", "iot0"), ("guest", "odd0")), 1):
-            host = ends[name] = net.host(name)
-            near, far = (f"10.{number}.0.1", f"fd0{number}::1"), (f"10.{number}.0.2", f"fd0{number}::2")
-            net.cable(
-                Port(host, "eth0", f"02:00:00:00:0{number}:02", (f"{far[0]}/24", f"{far[1]}/64")),
-                Port(router, interface, f"02:00:00:00:0{number}:01", (f"{near[0]}/24", f"{near[1]}/64")),
-            )
-            host.ip(f"route add default via {near[0]}", f"route add default via {near[1]}")
-        server = ends["server"] = net.host("server")
-        net.cable(
-            Port(server, "eth0", "02:00:00:00:09:02", ("192.0.2.2/24", "2001:db8::2/64")),
-            Port(router, "wan0", "02:00:00:00:09:01", ("192.0.2.1/24", "2001:db8::1/64")),
-        )
-        server.ip("route add default via 192.0.2.1", "route add default via 2001:db8::1")
-        yield Place(router, nft=router.call(Libnftables), **ends)
-
-
-@pytest.fixture
-def enforce(place: Place, config: Callable[[str], Config]) -> Callable[[str], Config]:
-    """Puts a configuration in force on the router."""
-
-    def put(text: str) -> Config:
-        loaded = config(text)
-        apply(place.nft, compile_config(loaded))
-        return loaded
-
-    return put
 
 
 def learn(place: Place, config: Config, key: Key, allowed: bool) -> str:
@@ -131,6 +62,14 @@ def checksum(header: bytes) -> int:
     """Of an IPv4 header whose checksum is 0 (RFC 1071)."""
     total = sum(struct.unpack(f"!{len(header) // 2}H", header))
     return 0xFFFF - (total + (total >> 16) & 0xFFFF)
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Waits until it is so; a kernel has things to do, too."""
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def mac(text: str) -> bytes:
@@ -324,6 +263,113 @@ def test_a_port_forward_opens_exactly_what_it_translates(place: Place, enforce: 
     assert tcp(place.server, place.laptop, "2001:db8::1", 8505) == "open"
     assert udp(place.server, place.laptop, "2001:db8::1", 8443) == "open"
     assert tcp(place.server, place.laptop, "2001:db8::1", 8444) == "lost"
+
+
+HAIRPIN = """
+zone "iot" { interface = "iot0" }
+nat "web" {
+  type         = "dnat"
+  in_interface = "wan0"
+  proto        = ["tcp", "udp"]
+  dest_port    = 8080
+  to_ip        = "10.1.0.2"
+  to_port      = 80
+  hairpin      = true
+}
+nat "web6" {
+  type         = "dnat"
+  in_interface = "wan0"
+  dest_ip      = "2001:db8::1"
+  proto        = "tcp"
+  dest_port    = "8500-8510"
+  to_ip        = "fd01::2"
+  to_port      = "8600-8610"
+  hairpin      = true
+}
+"""
+
+
+class TestHairpin:
+    """The laptop's service, asked for by the router's outer address. The tablet is on the laptop's own cable."""
+
+    @pytest.fixture
+    def tablet(self, place: Place) -> Iterator[Host]:
+        """A second host in the laptop's network: the router's lan0 moves into a bridge with one more port."""
+        with Network() as net:
+            tablet = net.host("tablet")
+            router = place.router
+            net.cable(Port(tablet, "eth0", "02:00:00:00:05:02", ("10.1.0.9/24", "fd01::9/64")), Port(router, "tab0"))
+            tablet.ip("route add default via 10.1.0.1", "route add default via fd01::1")
+            router.ip(
+                "address flush dev lan0",
+                "link set lan0 down",
+                "link set lan0 name port0",
+                "link add lan0 type bridge",
+                "link set port0 master lan0",
+                "link set tab0 master lan0",
+                "link set port0 up",
+                "link set lan0 up",
+                "address add 10.1.0.1/24 dev lan0",
+                "address add fd01::1/64 dev lan0 nodad",
+            )
+            for family in ("iptables", "ip6tables"):  # what a bridge carries is not the router's, unless it is told so
+                router.run(["sysctl", "-q", f"net.bridge.bridge-nf-call-{family}=0"], check=False)
+            for port in ("port0", "tab0"):
+                eventually(
+                    lambda port=port: "state forwarding" in router.run(["ip", "-d", "link", "show", port]).stdout
+                )
+            yield tablet
+            router.ip(
+                "link delete lan0",
+                "link set port0 down",
+                "link set port0 name lan0",
+                "link set lan0 up",
+                "address add 10.1.0.1/24 dev lan0",
+                "address add fd01::1/64 dev lan0 nodad",
+            )
+
+    def test_a_client_on_the_same_cable_reaches_the_service(
+        self, place: Place, enforce: Callable, tablet: Host
+    ) -> None:
+        enforce(ZONES + HAIRPIN)
+        assert tcp(tablet, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "open"
+        assert tcp(tablet, place.laptop, "2001:db8::1", 8505, listen=("", 8605)) == "open"
+        enforce(ZONES + HAIRPIN.replace("hairpin      = true", ""))
+        assert tcp(tablet, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "lost"
+
+    def test_without_the_routers_own_address_as_source_the_answer_would_go_astray(
+        self, place: Place, enforce: Callable, tablet: Host
+    ) -> None:
+        enforce(ZONES + HAIRPIN)
+        chain = place.rules("postrouting")
+        assert "masquerade" in chain
+        place.nft.run("flush chain inet glacic postrouting\n")
+        assert tcp(tablet, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "lost"
+
+    def test_neighbours_on_a_bridge_find_each_other_where_the_kernel_shows_us_what_it_carries(
+        self, place: Place, enforce: Callable, tablet: Host
+    ) -> None:
+        enforce(ZONES + 'policy "lan" "lan" { action = "accept" }')
+        assert place.router.run(["sysctl", "-q", "net.bridge.bridge-nf-call-ip6tables=1"], check=False).returncode == 0
+        for host in (tablet, place.laptop):
+            host.run(["ip", "-6", "neigh", "flush", "dev", "eth0"])
+        assert tcp(tablet, place.laptop, "fd01::2", 8080) == "open"
+
+    def test_the_service_sees_a_client_of_another_network_as_itself(self, place: Place, enforce: Callable) -> None:
+        enforce(ZONES + HAIRPIN)
+        with place.laptop.call(bound, *UDP_ANYWHERE, 80) as listener:
+            listener.settimeout(PATIENCE_S)
+            with place.camera.call(bound, *UDP_ANYWHERE, 0) as sock:
+                sock.sendto(b"?", ("192.0.2.1", 8080))
+                assert listener.recvfrom(16)[1][0] == "10.2.0.2"
+
+    def test_it_opens_nothing_else(self, place: Place, enforce: Callable) -> None:
+        enforce(ZONES + HAIRPIN)
+        assert tcp(place.camera, place.laptop, "10.1.0.2", 80) == "lost"
+        assert tcp(place.camera, place.laptop, "10.2.0.1", 8080, listen=("", 80)) == "lost"  # its own router address
+        assert tcp(place.guest, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "lost"  # in no zone
+        assert tcp(place.server, place.laptop, "192.0.2.1", 8080, listen=("", 80)) == "open"
+        assert tcp(place.server, place.laptop, "2001:db8::1", 8510, listen=("", 8610)) == "open"
 
 
 def test_a_policy_from_the_firewall_decides_what_it_may_say(place: Place, enforce: Callable) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from glacic.firewall.quoting import MAX_COMMENT, identifier, printable, quote, quote_prefix, remark
+from glacic.firewall.quoting import MAX_COMMENT, identifier, printable, quote, quote_prefix, remark, rule_identifier
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,10 @@ def test_a_name_made_to_look_like_another_one_hashed_does_not_meet_it() -> None:
 @given(st.sets(st.text(alphabet="ab_-DROP_INPUT \"'", min_size=1), max_size=20))
 def test_different_names_have_different_identifiers(names: set[str]) -> None:
     assert len({identifier(name) for name in names}) == len(names)
+
+
+def test_every_rule_of_every_policy_has_an_identifier_of_its_own() -> None:
+    names = ["a", "b", "a_of_b", "b_of_a", "a of b", "of", "_of_", "a_of", "of_b"]
+    found = [rule_identifier(policy, rule) for policy in names for rule in names]
+    assert len(set(found)) == len(found)
+    assert rule_identifier("lan_wan", "web") == "web_of_lan_wan"

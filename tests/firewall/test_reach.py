@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -19,6 +19,9 @@ SETS = {
     ),
 }
 TCP = Probe("forward", "lan0", "wan0", bytes([10, 0, 0, 9]), bytes([192, 0, 2, 1]), 6, 40_000, 443)
+
+
+FORWARDED = {"dest_port": (PortRange(80, 80),), "to_ip": ip_address("10.1.0.5")}
 
 
 def rule(**words: object) -> Rule:
@@ -54,13 +57,33 @@ def test_a_rule_matches_what_its_words_say(words: dict, fits: bool, changed: dic
 
 
 def test_a_forward_is_matched_as_it_looks_once_translated() -> None:
-    nat = Nat(name="web", kind=NatKind.DNAT, protos=("tcp",), dest_port=(PortRange(8080, 8080),), to_port=80)
+    ports = {"dest_port": (PortRange(8080, 8080),), "to_port": PortRange(80, 80)}
+    nat = Nat(name="web", kind=NatKind.DNAT, protos=("tcp",), **ports)
     to = of_forward(
         Nat(**{field.name: getattr(nat, field.name) for field in fields(nat)} | {"to_ip": ip_address("10.0.0.9")}), {}
     )
     assert to.matches(TCP._replace(destination=bytes([10, 0, 0, 9]), port=80))
     assert not to.matches(TCP._replace(destination=bytes([10, 0, 0, 9]), port=8080))
     assert not to.matches(TCP._replace(port=80))
+
+
+def test_a_hairpin_is_reached_from_within_too() -> None:
+    nat = Nat(name="web", kind=NatKind.DNAT, in_interface=("wan0",), protos=("tcp",), hairpin=True, **FORWARDED)
+    zones = [Zone(name="lan", interfaces=("lan0",)), Zone(name="wan", interfaces=("wan0",), external=True)]
+    found = of_forward(nat, {}, zones)
+    assert found.certain
+    packet = Probe("forward", "lan0", "lan0", bytes([10, 1, 0, 2]), bytes([10, 1, 0, 5]), 6, 1, 80)
+    assert found.matches(packet)
+    assert not found.matches(packet._replace(iif="odd0"))
+    assert not of_forward(replace(nat, hairpin=False), {}, zones).matches(packet)
+
+
+def test_what_has_to_be_translated_matches_nothing_else() -> None:
+    found = of_rule(Rule(name="r", action=Action.ACCEPT, translated=True), {})
+    packet = Probe("forward", "wan0", "lan0", bytes([192, 0, 2, 2]), bytes([10, 1, 0, 5]), 6, 1, 80)
+    assert found.certain
+    assert not found.matches(packet)
+    assert found.matches(packet._replace(forwarded_port=True))
 
 
 def test_an_opening_may_be_of_one_family_or_of_types() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from glacic.firewall.render import render, render_live
-from glacic.firewall.ruleset import Chain, Counter, Hook, Inventory, Rule, Ruleset, Set
+from glacic.firewall.render import render, render_elements, render_live
+from glacic.firewall.ruleset import Chain, Counter, Hook, Inventory, Part, Rule, Ruleset, Set
 
 SMALL = Ruleset(
     (
@@ -80,12 +80,39 @@ def test_a_chain_that_somebody_has_hung_elsewhere_is_made_anew() -> None:
     assert deletion not in render_live(SMALL, there)
 
 
-def test_a_counter_that_is_not_wanted_is_deleted_whether_it_is_there_or_not() -> None:
-    script = render_live(Ruleset(()), Inventory())
-    assert "add counter inet glacic fail_open\ndelete counter inet glacic fail_open\n" in script
+def test_a_counter_that_is_not_wanted_is_deleted_and_one_that_stays_is_left_alone() -> None:
+    present = Inventory(counters=frozenset({"fail_open", "rule_old"}))
+    script = render_live(SMALL, present)
+    assert "delete counter inet glacic rule_old\n" in script
+    assert "delete counter inet glacic fail_open" not in script
 
 
 def test_many_elements_are_written_in_lines() -> None:
     script = render(Ruleset((Set("s", "type inet_service;", tuple(str(n) for n in range(1000, 1100))),)))
     assert "\t\telements = {\n\t\t\t1000, 1001, " in script
     assert max(len(line) for line in script.splitlines()) <= 120
+
+
+def test_only_elements_that_changed_are_rendered_and_in_one_command_for_each_set() -> None:
+    learned = Set("learned", "typeof ip saddr; counter;", kept=True)
+    more = Set("learned2", "typeof ip saddr; counter;", kept=True)
+
+    def ruleset(*parts: Part, a: str = "10.0.0.1", b: tuple[str, ...] = ("1", "2"), rule: str = "accept") -> Ruleset:
+        sets = (Set("a", "type ipv4_addr;", (a,)), Set("b", "type inet_service;", b))
+        return Ruleset((*sets, *parts, Chain("input", (Rule(rule),)), Chain("learned_x", (Rule(f"@{len(parts)}"),))))
+
+    before = ruleset(learned)
+    flush, add = "flush set inet glacic", "add element inet glacic"
+    assert render_elements(before, ruleset(learned, b=())) == f"{flush} b\n"
+    assert render_elements(before, ruleset(learned, more, a="10.0.0.2", b=("3", "4"))) == (
+        f"{flush} a\n{add} a {{\n\t10.0.0.2\n}}\n{flush} b\n{add} b {{\n\t3, 4\n}}\n"
+    )
+    for other in (
+        before,  # nothing has changed
+        ruleset(a="10.0.0.2"),  # a learned set goes
+        ruleset(learned, a="10.0.0.2", rule="drop"),
+        ruleset(learned, Counter("c"), a="10.0.0.2"),
+        Ruleset((Set("a", "type ipv6_addr;"), *before.parts[1:])),
+        Ruleset(before.parts[1:]),
+    ):
+        assert render_elements(before, other) == ""

@@ -360,7 +360,7 @@ def random_config(rng: random.Random) -> Config:
             protos=("tcp",),
             dest_port=(PortRange(8080, 8080),),
             to_ip=ip_address("10.1.0.9"),
-            to_port=80,
+            to_port=PortRange(80, 80),
             src_ip=any_of(rng, nets[3]),
         ),
     )
@@ -379,9 +379,10 @@ def random_rule(rng: random.Random, name: str, source: str, destination: str) ->
     ported = bool(protos) and not {"icmp", "icmpv6"} & set(protos)
     address = [*(ip_network(text) for text in NETWORKS), SetRef("some"), SetRef("four")]
     port = [PortRange(22, 22), PortRange(53, 80), PortRange(8000, 8080), SetRef("ports")]
+    action = rng.choice(list(Action))
     return Rule(
         name=name,
-        action=rng.choice(list(Action)),
+        action=action,
         protos=protos,
         icmp_type=any_of(rng, "echo-request", "13") if protos and not {"tcp", "udp"} & set(protos) else (),
         dest_port=any_of(rng, *port) if ported else (),
@@ -391,7 +392,10 @@ def random_rule(rng: random.Random, name: str, source: str, destination: str) ->
         ct_state=any_of(rng, "new", "untracked") if rng.random() < 0.3 else (),
         in_interface=any_of(rng, "lan0", "wl*") if source != FIREWALL and rng.random() < 0.2 else (),
         out_interface=any_of(rng, "wan0", "wl*", "lan*") if destination != FIREWALL and rng.random() < 0.2 else (),
+        translated=rng.random() < 0.1,
         limit=Rate(60_000, "second") if rng.random() < 0.2 else None,
+        limit_per_source=Rate(60_000, "second") if action is Action.ACCEPT and rng.random() < 0.1 else None,
+        counter=rng.random() < 0.1,
         disabled=rng.random() < 0.1,
     )
 

@@ -107,7 +107,7 @@ class TestIsRefused:
 
     def test_a_file_that_is_no_database(self, path: Path) -> None:
         path.write_bytes(b"once upon a time " * 999)
-        with pytest.raises(StoreError, match="file is not a database; move it away"):
+        with pytest.raises(StoreError, match=r"file is not a database; .*or move it away"):
             Database(path)
         assert path.read_bytes().startswith(b"once upon")
 

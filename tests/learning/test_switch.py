@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from glacic.errors import GlacicError
-from glacic.learning.switch import ALL, BY_FILE, Learning, LearningRow, LearningSwitch, SavedLearning
+from glacic.learning.switch import ALL, BY_FILE, NS_PER_S, Learning, LearningRow, LearningSwitch, SavedLearning
 
 S = 1_000_000_000
 HOUR = 3600
@@ -120,3 +120,12 @@ class TestARestart:
         without = restored(switch.saved(), policies=("lan_wan",))
         assert list(without.status(2 * S)) == ["lan_wan"]
         assert not restored(without.saved()).is_on("iot_wan", 3 * S)
+
+
+def test_a_switch_from_the_future_counts_from_now() -> None:
+    """The clock was set back while nobody ran: learning does not go on for years."""
+    row = LearningRow("", True, 1000 * NS_PER_S, 1060 * NS_PER_S, "user root")
+    switch = LearningSwitch.restore(
+        SavedLearning(True, (row,)), file_mode=True, learn_for_s=None, policies=["a"], now_ns=10 * NS_PER_S
+    )
+    assert [switch.is_on("a", second * NS_PER_S) for second in (10, 69, 70)] == [True, True, False]

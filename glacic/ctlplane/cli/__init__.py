@@ -40,6 +40,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "connections": ("connections", "list the connections that a fail mode let in"),
     "learn": ("learn", "switch learning on or off"),
     "audit": ("audit", "show who changed which flow or ruleset, when, from where"),
+    "backup": ("backup", "copy the flow database into one file"),
+    "restore": ("restore", "put a backup in the flow database's place"),
     "replay": ("replay", "show what would be learned from a packet capture"),
     "doctor": ("doctor", "try what this kernel and machine can do"),
     "lab": ("lab", "watch a small network being learned"),

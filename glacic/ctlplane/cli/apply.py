@@ -16,6 +16,7 @@ from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.errors import GlacicError, Unreachable, UsageError
 
 SHOWN = 400  # lines of a difference that are shown to a person
+ANSWERED = ("revision", "trial", "changes", "connections_ended")  # what a change of the ruleset is answered with
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         with recorded(options, "apply", config=str(options.config.absolute())):
             result = _offline(arguments, options, config, recorder.contents)
     if options.json:
-        options.emit({"applied": True, "by": by, **{key: result[key] for key in ("revision", "trial", "changes")}})
+        options.emit({"applied": True, "by": by, **{key: result[key] for key in ANSWERED}})
         return 0
     show_changes(result["changes"])
     say(f"{options.config} is in force" + (" (no service runs: nothing new is learned)" if by == "command" else ""))
@@ -139,7 +140,7 @@ def _offline(arguments: argparse.Namespace, options: Options, config: Any, conte
         raise UsageError("a change is on trial: `glacic confirm` keeps it, `glacic rollback` takes it back")
     old = revisions.document(before.in_force)["script"] if before.in_force is not None else ""
     origin = Origin(who=me(), what="apply", source=via())
-    revision = offline.change_offline(
+    revision, ended = offline.change_offline(
         config,
         contents,
         options.state_dir,
@@ -154,6 +155,7 @@ def _offline(arguments: argparse.Namespace, options: Options, config: Any, conte
         "revision": revision.number,
         "trial": trial_dict(after.trial),
         "changes": as_rows(difference(old, new)),
+        "connections_ended": ended,
     }
 
 

@@ -97,16 +97,19 @@ def _from_file(options: Options, limit: int, asked: dict[str, Any], error: Unrea
 @contextmanager
 def recorded(options: Options, action: str, **args: Any) -> Iterator[None]:
     """Put what a command does by itself, without the service, on the trail: done, or refused. One that cannot be
-    written stops nothing, and is said."""
+    written stops nothing, and is said. What it does in the state directory is done as that one's owner."""
+    from glacic.ctlplane.owner import as_owner
+
     outcome = "interrupted"
-    try:
-        yield
-        outcome = "ok"
-    except GlacicError as error:
-        outcome = str(error)
-        raise
-    finally:
-        _append(options, action, args, outcome)
+    with as_owner(options.state_dir):
+        try:
+            yield
+            outcome = "ok"
+        except GlacicError as error:
+            outcome = str(error)
+            raise
+        finally:
+            _append(options, action, args, outcome)
 
 
 def _append(options: Options, action: str, args: dict[str, Any], outcome: str) -> None:

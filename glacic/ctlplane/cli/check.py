@@ -4,8 +4,13 @@ needed."""
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from glacic.ctlplane.cli.options import Options, add_common, say
+
+if TYPE_CHECKING:
+    from glacic.config.model import Config
+    from glacic.config.source import Diagnostic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +23,8 @@ def run(_: argparse.Namespace, options: Options) -> int:
     """0 where the configuration is valid, else 1."""
     from glacic.config import load
 
-    config, diagnostics = load.examine(options.config)
+    config, found = load.examine(options.config)
+    diagnostics = [*found, *_about_this_kernel(config)]
     errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
     notes = [diagnostic for diagnostic in diagnostics if diagnostic.severity != "error"]
     if options.json:
@@ -40,3 +46,14 @@ def run(_: argparse.Namespace, options: Options) -> int:
         f"{sum(len(policy.rules) for policy in config.policies)} rules"
     )
     return 0
+
+
+def _about_this_kernel(config: Config | None) -> list[Diagnostic]:
+    """What a valid configuration asks for and this kernel has not, as notes; nothing where it cannot be tried."""
+    from glacic.config.source import NOTE, Diagnostic
+    from glacic.ctlplane.probes import lacks
+
+    if config is None or not config.flowtable or not lacks("nft flowtable"):
+        return []
+    advice = "nothing of this configuration can be applied here until you leave it out; see `glacic doctor`"
+    return [Diagnostic(config.spans["flowtable"], "this kernel has no flow tables", advice, NOTE)]

@@ -137,7 +137,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--protocol", metavar="NAME")
     group.add_argument("--port", type=_count, metavar="N", help="destination port, or ICMP type")
     group.add_argument("--destination", metavar="IP")
-    group.add_argument("--origin", choices=("tofu", "user", "traffic"))
+    group.add_argument("--origin", choices=("tofu", "user", "traffic", "recovered"))
 
 
 def _filters(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from glacic.ctlplane.cli.apply import add_change_options, me, seconds, show_changes, show_trial, via, wish
+from glacic.ctlplane.cli.apply import ANSWERED, add_change_options, me, seconds, show_changes, show_trial, via, wish
 from glacic.ctlplane.cli.options import Options, add_common, say
 from glacic.errors import Unreachable
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
                 keep_connections=arguments.keep_connections,
             )
     if options.json:
-        options.emit({key: result[key] for key in ("revision", "trial", "changes")})
+        options.emit({key: result[key] for key in ANSWERED})
         return 0
     show_changes(result["changes"])
     say(f"in force: revision {result['revision']}; the configuration file is what it was")

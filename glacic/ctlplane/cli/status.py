@@ -21,6 +21,8 @@ def run(_: argparse.Namespace, options: Options) -> int:
         options.emit(status)
     else:
         say(f"{status['state']}{': ' + status['reason'] if status['reason'] else ''}")
+        for what in status["recovered"]:
+            say(f"  recovered {what}")
         say(f"  config    {status['config']}")
         ruleset = "in force" if status["applied"] else "not yet" if status["applies"] else "somebody else's"
         say(f"  ruleset   {ruleset}")

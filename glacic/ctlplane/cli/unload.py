@@ -24,8 +24,8 @@ def run(_: argparse.Namespace, options: Options) -> int:
     refuse_beside_service(options, "stop it first")
     with recorded(options, "unload"):
         was_there = unload(Libnftables())
-    if options.state_dir.is_dir():
-        Revisions(options.state_dir).unloaded()
+        if options.state_dir.is_dir():
+            Revisions(options.state_dir).unloaded()
     if options.json:
         options.emit({"unloaded": was_there})
     else:

@@ -62,3 +62,15 @@ def test_ten_mistakes_are_ten_located_errors(tmp_path: Path, capsys: pytest.Capt
 def test_every_worked_example_is_valid(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-c", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["valid"] is True
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_what_this_kernel_lacks_is_noted_at_its_place(
+    missing: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.hcl"
+    path.write_text('zone "lan" { interface = "lan0" }\nflowtable = true\n')
+    monkeypatch.setattr("glacic.ctlplane.probes.lacks", lambda _: missing)
+    assert main(["check", "-c", str(path), "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert [(note["line"], note["summary"]) for note in notes] == [(2, "this kernel has no flow tables")] * missing

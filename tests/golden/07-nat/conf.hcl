@@ -40,3 +40,23 @@ nat "game" {
   dest_port    = ["6000-6010", 6020]
   to_ip        = "fd01::2"
 }
+
+nat "mail, from within too" {
+  type         = "dnat"
+  in_interface = "wan0"
+  proto        = "tcp"
+  dest_port    = [25, 587]
+  to_ip        = "10.1.0.3"
+  hairpin      = true
+}
+
+nat "moved" {
+  type         = "dnat"
+  in_interface = "wan0"
+  dest_ip      = "192.0.2.7"
+  proto        = ["tcp", "udp"]
+  dest_port    = "6000-6003"
+  to_ip        = "10.1.0.4"
+  to_port      = "7000-7003"
+  hairpin      = true
+}

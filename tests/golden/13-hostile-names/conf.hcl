@@ -30,6 +30,20 @@ policy "lan; drop" "wan { } '" {
     action  = "drop"
     comment = "äöü"
   }
+
+  rule "; drop @x { } _of_" {
+    limit_per_source       = "1/hour"
+    connections_per_source = 2
+    counter                = true
+    log                    = true
+    log_group              = 9
+    action                 = "accept"
+
+    time {
+      days = "mon"
+      zone = "Etc/GMT+12"
+    }
+  }
 }
 
 policy "wan { } '" "lan; drop" {

@@ -43,6 +43,23 @@ zone "lan" {
     upnp = true
     wireguard = true
     ws_discovery = true
+    bfd = true
+    git = true
+    igmp = true
+    iperf3 = true
+    mysql = true
+    nut = true
+    ospf = true
+    pop3 = true
+    pop3s = true
+    postgresql = true
+    ptp = true
+    rdp = true
+    sip = true
+    snmp_trap = true
+    stun = true
+    vrrp = true
+    xmpp = true
   }
 
   management {
@@ -56,5 +73,8 @@ zone "lan" {
     ssh = true
     telnet = true
     web = true
+    netconf = true
+    webmin = true
+    zabbix_agent = true
   }
 }

@@ -1,0 +1,4 @@
+zone "wan" {
+  interface = "wan0"
+  external  = true
+}

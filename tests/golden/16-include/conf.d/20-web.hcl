@@ -1,0 +1,4 @@
+set "web" {
+  type          = "port"
+  elements_file = "../lists/ports.txt"
+}

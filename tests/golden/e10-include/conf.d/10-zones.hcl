@@ -1,0 +1,8 @@
+zone "wan" {
+  interface = "lan0"
+  external  = true
+}
+
+set "wbe" {
+  type = "port"
+}

@@ -1,0 +1,7 @@
+zone "wan" {
+  interface = "wan1"
+}
+
+policy "lan" "wan" {
+  action = "maybe"
+}
