@@ -34,7 +34,7 @@ COUNTED_S = 5.0  # how long a count of connections stands: the kernel goes throu
 async def refuse_to_cut(service: Service, new: Config, via: str) -> None:
     """Raise GlacicError where `new` would cut the ssh connection `via` (SSH_CONNECTION's text)."""
     if service.applies:
-        (judge,) = await _judges(service, new)
+        (judge,) = await _judges(service, new, without_worker=True)
         await asyncio.to_thread(wayback.refuse_to_cut, judge, via)
 
 
@@ -98,10 +98,18 @@ class Count:
         self._counted_at = float("-inf")
 
 
-async def _judges(service: Service, *configs: Config) -> list[Judge]:
-    """Configurations with what is known now. Raises GlacicError where the worker does not say what it knows."""
-    await service.worker.call("sync")
-    switched = {row["policy"]: row["on"] is True for row in (await service.worker.call("learn"))["policies"]}
+async def _judges(service: Service, *configs: Config, without_worker: bool = False) -> list[Judge]:
+    """Configurations with what is known now. Raises GlacicError where the worker does not say what it knows.
+
+    without_worker: then it is what the database has, and learning is what the file says. A closed service has none, and
+    must be mended over the very connection that is asked about."""
+    switched: dict[str, bool] = {}
+    try:
+        await service.worker.call("sync")
+        switched = {row["policy"]: row["on"] is True for row in (await service.worker.call("learn"))["policies"]}
+    except GlacicError:
+        if not without_worker:
+            raise
     macs = await asyncio.to_thread(conntrack.macs_by_address)
     return [Judge(config, _known(service), _learning(switched, config), macs) for config in configs]
 

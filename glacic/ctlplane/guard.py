@@ -63,6 +63,8 @@ def start(state_dir: Path, trial: Trial, *, quiet: bool = False) -> None:
 
 def main(arguments: list[str]) -> int:
     """Wait for STATE_DIR's trial NUMBER to be over in SECONDS, and see to its end."""
+    from glacic.ctlplane.offline import alone, bring_back
+
     state_dir, number, left_s = Path(arguments[0]), int(arguments[1]), float(arguments[2])
     os.chdir("/")  # keeps no file system busy
     revisions = Revisions(state_dir)
@@ -72,22 +74,24 @@ def main(arguments: list[str]) -> int:
             return 0
         time.sleep(LOOK_S)
     logs.configure()
+    done = False
     for _ in range(ATTEMPTS):
-        if not _waits(revisions, number):
-            return 0
         try:
-            _bring_back(state_dir)
+            with as_owner(state_dir), alone(state_dir, insist=True):
+                if not _waits(revisions, number):
+                    return 0
+                if not done:  # once is enough: then a service may come, and only the disk was full
+                    bring_back(state_dir)
+                    done = True
+                _written_down(revisions, state_dir)
         except GlacicError as error:
             _log.error("the change on trial cannot be taken back; trying again", error=str(error))
             time.sleep(AGAIN_S)
     return 1
 
 
-def _bring_back(state_dir: Path) -> None:
-    from glacic.ctlplane.offline import revert_offline
-
-    with as_owner(state_dir):
-        back_to = revert_offline(state_dir)
+def _written_down(revisions: Revisions, state_dir: Path) -> None:
+    back_to = revisions.reverted().in_force
     _log.warning("nobody confirmed the change, and no service was there to take it back: done", revision=back_to)
     why = "nobody confirmed it in time, and no service was there"
     AuditTrail(state_dir / NAME).record(

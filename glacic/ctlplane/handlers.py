@@ -13,11 +13,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from glacic.ctlplane import aftermath, audit
-from glacic.ctlplane.changes import Wish
 from glacic.ctlplane.messages import pack_key
 from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.ctlplane.revisions import Origin
 from glacic.ctlplane.rights import CHANGE, READ, Request
+from glacic.ctlplane.wish import Wish
 from glacic.errors import GlacicError, StoreDamaged, UnknownFlow, UsageError
 from glacic.learning.flow import Flow, FlowKey, FlowState, Transition
 from glacic.learning.store import FlowFilter, Store

@@ -12,21 +12,19 @@ The service and, without one, the command line work on it, one at a time (flock)
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import hashlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from glacic.config.files import Kept
+from glacic.ctlplane.wholefile import like_its_folder, locked, write_whole
 from glacic.errors import GlacicError
 
 CONFIRMED = "confirmed"
@@ -34,6 +32,7 @@ ON_TRIAL = "on trial"
 REVERTED = "reverted"
 
 KEPT = 20  # revisions; those that may come back are always among them
+LOCK_S = 10.0  # how long a change of the history waits for another one, which takes milliseconds
 _WORD_MAX = 200  # characters of who and from where
 
 
@@ -49,6 +48,7 @@ class Revision:
     config: str  # the path of its first file
     digest: str
     state: str = CONFIRMED
+    restores: int | None = None  # the revision that was rolled back to
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,17 @@ class Standing:
         return next((revision for revision in self.revisions if revision.number == number), None)
 
     def before(self, number: int | None) -> Revision:
-        """The revision of this number; without one the last that held before what is in force. Raises GlacicError."""
+        """The revision of this number; without one the last that held before what is in force. Raises GlacicError.
+
+        Where that was rolled back to, it is what held before its original: one rollback after the other goes further
+        back, and never forth again.
+        """
         if number is None:
-            held = [one for one in self.revisions if one.state == CONFIRMED and one.number < (self.in_force or 0)]
+            now = self.revision(self.in_force)
+            while now is not None and now.restores is not None and (original := self.revision(now.restores)):
+                now = original
+            oldest = now.number if now is not None else 0
+            held = [one for one in self.revisions if one.state == CONFIRMED and one.number < oldest]
             found = held[-1] if held else None
         else:
             found = self.revision(number)
@@ -85,6 +93,19 @@ class Standing:
             which = f"revision {number}" if number is not None else "earlier revision"
             raise GlacicError(f"there is no {which}; `glacic history` lists those that are kept")
         return found
+
+    def taken_back(self) -> Standing:
+        """The change on trial did not hold: the revision before it is in force again."""
+        if self.trial is None:
+            return self
+        failed = self.revision(self.trial.number)
+        return replace(
+            self,
+            revisions=_without_trial(self),
+            in_force=self.trial.back_to,
+            trial=None,
+            overruled=failed.digest if failed else "",
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, as `glacic history` shows it."""
@@ -138,10 +159,12 @@ class Revisions:
         script: str,
         *,
         trial_s: float | None = None,
+        restores: int | None = None,
     ) -> Revision:
         """What was just put in force becomes a revision, unless it is the one in force already. Raises GlacicError.
 
         trial_s: it is on trial for so long. A second trial comes back to where the first one would have.
+        restores: the revision whose files these are.
         """
         with self._changing() as before:
             current, digest = before.revision(before.in_force), digest_of(contents)
@@ -158,19 +181,21 @@ class Revisions:
                 config=str(config),
                 digest=digest,
                 state=CONFIRMED if trial_s is None else ON_TRIAL,
+                restores=restores,
             )
             self._keep(revision, contents, script)
             back_to = before.trial.back_to if before.trial else before.in_force
-            revisions = _without_trial(before)
+            kept = _pruned((*_without_trial(before), revision), {number, back_to})
             self._write(
                 replace(
                     before,
-                    revisions=self._prune((*revisions, revision), {number, back_to}),
+                    revisions=kept,
                     in_force=number,
                     trial=None if trial_s is None else Trial(number, back_to, time.time() + trial_s),
                     overruled="",
                 )
             )
+            self._forget_all_but(kept)  # not before it is written: a history names no file that is gone
             return revision
 
     def confirm(self) -> Revision:
@@ -188,18 +213,32 @@ class Revisions:
     def reverted(self) -> Standing:
         """The change on trial did not hold: the revision before it is in force again. Returns the new standing."""
         with self._changing() as before:
-            if before.trial is None:
-                return before
-            failed = before.revision(before.trial.number)
-            after = replace(
-                before,
-                revisions=_without_trial(before),
-                in_force=before.trial.back_to,
-                trial=None,
-                overruled=failed.digest if failed else "",
-            )
-            self._write(after)
+            after = before.taken_back()
+            if after is not before:
+                self._write(after)
             return after
+
+    def withdrawn(self, number: int, before: Standing) -> None:
+        """This trial never came into force: what was so `before` it is so again, also a trial that it replaced."""
+        with self._changing() as now:
+            if now.trial is None or now.trial.number != number:
+                return
+            states = {number: REVERTED, **({before.trial.number: ON_TRIAL} if before.trial else {})}
+            revisions = tuple(replace(one, state=states.get(one.number, one.state)) for one in now.revisions)
+            again = replace(now, in_force=before.in_force, trial=before.trial, overruled=before.overruled)
+            self._write(replace(again, revisions=revisions))
+
+    def make_sure(self) -> None:
+        """That something can be written down: before what cannot be undone. Raises GlacicError."""
+        with self._changing() as now:
+            self._write(now)
+
+    def tidy(self) -> None:
+        """Remove what a kill in the midst of writing has left."""
+        with suppress(GlacicError), self._changing():
+            for path in (*self.state_dir.glob(".*.new"), *self._folder.glob(".*.new")):
+                with suppress(OSError):
+                    path.unlink()
 
     def overrule(self, digest: str) -> None:
         """The next start of the service does not take a configuration of this digest, but what is in force now."""
@@ -263,14 +302,10 @@ class Revisions:
             raise GlacicError(f"cannot make {self._folder}: {error.strerror}") from None
         write_whole(self._file(revision.number), gzip.compress(document.encode(), 6, mtime=0))
 
-    def _prune(self, revisions: tuple[Revision, ...], needed: set[int | None]) -> tuple[Revision, ...]:
-        """The newest ones, and those that may come back; files of the others go."""
-        newest = {revision.number for revision in revisions[-KEPT:]} | needed
-        kept = tuple(revision for revision in revisions if revision.number in newest)
+    def _forget_all_but(self, kept: tuple[Revision, ...]) -> None:
         for number in set(self._numbers()) - {revision.number for revision in kept}:
             with suppress(OSError):
                 self._file(number).unlink()
-        return kept
 
     def _write(self, standing: Standing) -> None:
         write_whole(self._path(), json.dumps(asdict(standing), indent=1).encode())
@@ -278,24 +313,17 @@ class Revisions:
     @contextmanager
     def _changing(self) -> Iterator[Standing]:
         """One change at a time, whoever makes it."""
-        path = self.state_dir / "history.lock"
-        try:
-            lock = path.open("a")
-        except OSError as error:
-            raise GlacicError(f"cannot write {path}: {error.strerror}") from None
-        with lock:
-            like_its_folder(path)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.state_dir / "history.lock", LOCK_S):
             yield self.standing()
 
 
-def trial_dict(trial: Trial | None) -> dict[str, Any] | None:
-    """JSON-ready."""
+def trial_dict(trial: Trial | None, left_s: float | None = None) -> dict[str, Any] | None:
+    """JSON-ready. left_s: where somebody knows it better than the clock, which may have been set meanwhile."""
     if trial is None:
         return None
     until = datetime.fromtimestamp(trial.until, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    left_s = max(0, round(trial.until - time.time()))
-    return {"number": trial.number, "back_to": trial.back_to, "until": until, "seconds_left": left_s}
+    left = max(0, round(trial.until - time.time() if left_s is None else left_s))
+    return {"number": trial.number, "back_to": trial.back_to, "until": until, "seconds_left": left}
 
 
 def digest_of(contents: Mapping[str, bytes]) -> str:
@@ -308,39 +336,6 @@ def digest_of(contents: Mapping[str, bytes]) -> str:
     return total.hexdigest()
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, on disk when this returns: a power cut leaves the old one or the new one.
-
-    It belongs to whom its folder belongs to. Raises GlacicError.
-    """
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        with fresh.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        like_its_folder(fresh)
-        fresh.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with suppress(OSError):
-            fresh.unlink()
-        raise GlacicError(f"cannot write {path}: {error.strerror}; make room, or see to its rights") from None
-
-
-def like_its_folder(path: Path) -> None:
-    """Root's command line works in a folder of the service's user: what it makes there belongs to that user."""
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        with suppress(OSError):
-            shutil.chown(path, owner.st_uid, owner.st_gid)
-
-
 def _without_trial(standing: Standing) -> tuple[Revision, ...]:
     """The revisions, with the one on trial as one that did not hold."""
     return tuple(
@@ -349,9 +344,19 @@ def _without_trial(standing: Standing) -> tuple[Revision, ...]:
     )
 
 
+def _pruned(revisions: tuple[Revision, ...], needed: set[int | None]) -> tuple[Revision, ...]:
+    """The newest ones, and those that may come back."""
+    newest = {revision.number for revision in revisions[-KEPT:]} | needed
+    return tuple(revision for revision in revisions if revision.number in newest)
+
+
 def _standing_of(document: dict[str, Any]) -> Standing:
+    known = {field.name for field in fields(Revision)}  # a later version may have written more
     return Standing(
-        revisions=tuple(Revision(**revision) for revision in document["revisions"]),
+        revisions=tuple(
+            Revision(**{name: value for name, value in revision.items() if name in known})
+            for revision in document["revisions"]
+        ),
         in_force=document["in_force"],
         trial=Trial(**document["trial"]) if document["trial"] else None,
         overruled=document["overruled"],

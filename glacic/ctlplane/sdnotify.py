@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -44,3 +45,10 @@ def watchdog_interval_s() -> float | None:
     if not microseconds.isdigit() or int(microseconds) == 0 or pid != str(os.getpid()):
         return None
     return int(microseconds) / 2_000_000
+
+
+async def feed_watchdog(interval_s: float) -> None:
+    """As often as the manager wants to hear of us, for as long as the event loop turns."""
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval_s)

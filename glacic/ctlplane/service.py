@@ -16,6 +16,7 @@ import asyncio
 import signal
 from collections.abc import Collection, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from glacic.config.model import Config
 from glacic.config.policies import LearningPolicy, learning_policies
 from glacic.ctlplane import aftermath, audit, child, hours, logs, sdnotify
 from glacic.ctlplane.audit import AuditTrail
-from glacic.ctlplane.changes import Changes, Wish
+from glacic.ctlplane.changes import Changes
 from glacic.ctlplane.handlers import Handlers
 from glacic.ctlplane.inforce import InForce
 from glacic.ctlplane.integrity import Integrity
@@ -37,6 +38,7 @@ from glacic.ctlplane.revisions import Origin, Revisions
 from glacic.ctlplane.server import Server, make_way
 from glacic.ctlplane.settings import Settings, settings_of, to_message
 from glacic.ctlplane.startup import Choice, check_rights, choose, in_force, make_folder, only_one
+from glacic.ctlplane.wish import Wish
 from glacic.errors import GlacicError, KernelRefused, StoreError
 from glacic.firewall.apply import apply, check, prepare, unload
 from glacic.firewall.compile import compile_config
@@ -59,6 +61,7 @@ def run(*, config_path: Path, state_dir: Path, socket_path: Path, apply_ruleset:
     make_folder(state_dir)
     refuse_foreign(state_dir)
     with only_one(state_dir / "lock"):
+        Revisions(state_dir).tidy()
         choice = choose(config_path, Revisions(state_dir)) if apply_ruleset else Choice(load(config_path), {})
         make_way(socket_path)
         nft = Libnftables()
@@ -96,7 +99,7 @@ class Service:
         self.restoring = Restoring(self)
         self.changing = asyncio.Lock()
         self._choice = choice or Choice(config, {})
-        self.changes = Changes(self, Revisions(state_dir), note=self._choice.note)
+        self.changes = Changes(self, Revisions(state_dir), choice=self._choice)
         self._shapes: dict[str, frozenset[Shape]] = {}  # of the learned sets in the ruleset in force
         self._sound = asyncio.Event()  # whether there is a configuration that a worker may run
         self._stopping = asyncio.Event()
@@ -124,7 +127,7 @@ class Service:
                 watching = [asyncio.create_task(self._watch()), asyncio.create_task(self.changes.keep_boot_script())]
                 watching.append(asyncio.create_task(self._keep_hours()))
                 if interval_s := sdnotify.watchdog_interval_s():
-                    watching.append(asyncio.create_task(_feed_watchdog(interval_s)))
+                    watching.append(asyncio.create_task(sdnotify.feed_watchdog(interval_s)))
                 await asyncio.wait({stopped, *watching}, return_when=asyncio.FIRST_COMPLETED)
                 for task in watching:
                     if task.done():
@@ -143,11 +146,39 @@ class Service:
     async def put_in_force(self, config: Config) -> None:
         """Another configuration, by the same road as at the start. Raises GlacicError; then nothing has changed."""
         if not self._sound.is_set():  # there was none that could be run until now
-            await self._start_worker()
+            await self._first_in_force(config)
+            return
         await self._put_in_force(config)
+
+    async def again(self) -> None:
+        """What is in force once more, or closed once more; where the worker is in the way, without it."""
         if not self._sound.is_set():
-            self._sound.set()
-            self._set_state("running")
+            await self._close(self._broken)
+            return
+        try:
+            await self._put_in_force(self.config)
+        except GlacicError as error:
+            _log.error("the worker is in the way, and is replaced", error=str(error))
+            await self.put_in_force_without_worker(self.config)
+
+    async def _first_in_force(self, config: Config) -> None:
+        """The service was closed until now, and had no worker. Raises GlacicError; then it is so still."""
+        store, self.store = self.store, None  # of a configuration that may have had another database
+        try:
+            await self._start_worker(config)
+            await self._put_in_force(config)
+        except BaseException:
+            self.store = store
+            self.worker.kill()
+            await self.worker.wait()
+            await self.worker.close()
+            raise
+        if store is not None:
+            store.close()
+        await aftermath.settle(self)
+        self._broken = ""
+        self._sound.set()
+        self._set_state("running")
 
     async def put_in_force_without_worker(self, config: Config) -> None:
         """The kernel first; the worker is ended, and the next one is started with this configuration.
@@ -164,7 +195,7 @@ class Service:
         async with self.changing:
             with self.integrity.restoring():
                 if self._sound.is_set():
-                    await self._put_in_force(self.config)
+                    await self._put_in_force(self.changes.wanted())
                 else:
                     await self._close(self._broken)
 
@@ -209,8 +240,8 @@ class Service:
                 await aftermath.settle(self)
                 self._sound.set()
                 self._set_state("running")
-                if self.applies:
-                    await self.changes.started(self._choice.contents)
+            if self.applies:
+                await self.changes.started()
         sdnotify.notify("READY=1", f"STATUS={'in force' if self.state == 'running' else self.state}")
         await asyncio.to_thread(self._audit, "start", "ok" if self.state == "running" else self.reason)
         _log.info(self.state, config=str(self.config.path), applied=self.applied, worker=self.worker.pid)
@@ -226,7 +257,9 @@ class Service:
         try:
             await asyncio.to_thread(check, self.nft, self._ruleset(self.config, policies, shapes))
         except KernelRefused as error:
-            self.config = before[0]
+            self.config = replace(before[0], path=self.config.path)
+            self._choice = replace(self._choice, contents=before[1], broken=str(error))
+            self.changes.choice = self._choice
             return str(error)
         return ""
 
@@ -247,8 +280,8 @@ class Service:
         self._set_state("degraded", f"closed for everything new: the configuration is broken: {broken}")
         _log.error("the configuration is broken; what was in force before is, closed for everything new", error=broken)
 
-    async def _start_worker(self) -> None:
-        self.worker = child.Worker(Path(settings_of(self.config, (), self.state_dir).database).parent)
+    async def _start_worker(self, config: Config | None = None) -> None:
+        self.worker = child.Worker(Path(settings_of(config or self.config, (), self.state_dir).database).parent)
         await self.worker.start()
         self.worker_starts += 1
 
@@ -256,7 +289,9 @@ class Service:
         """The road of a start and of a reload: check, open what is new, one transaction, close what is old."""
         settings = self._settings(config)
         if self.settings is not None and settings.database != self.settings.database:
-            raise GlacicError("`database` cannot change while the service runs: restart it")
+            raise GlacicError(
+                "`database` cannot change while the service runs: stop it, say the same again, and start it"
+            )
         policies = settings.policies
         if self.applies:
             if self.settings is not None:
@@ -286,7 +321,7 @@ class Service:
         *,
         closed: bool = False,
     ) -> Ruleset:
-        if self.changes.revisions.standing().panic:
+        if self.changes.panicking:
             return compile_panic(config, policies, shapes)
         return compile_config(config, running=numbers_of(policies), shapes=shapes, closed=closed)
 
@@ -337,7 +372,7 @@ class Service:
                 self.settings_before, self.settings = self.settings, None
                 await asyncio.to_thread(self.rescue.check, self.config, self.state_dir)
                 await self._start_worker()
-                await self._put_in_force(self.config)
+                await self._put_in_force(self.changes.wanted())
             except GlacicError as error:
                 self.settings = self.settings_before
                 if self.reason != str(error):  # it is tried again and again
@@ -368,7 +403,7 @@ class Service:
 
     def _keep_hours(self) -> Coroutine[Any, Any, None]:
         def timed() -> Config | None:
-            return self.config if self.applied and not self.changes.revisions.standing().panic else None
+            return self.config if self.applied and not self.changes.panicking else None
 
         return hours.keep(timed, self.nft, self.changing)
 
@@ -403,9 +438,3 @@ def _shapes_in(present: Inventory, policies: tuple[LearningPolicy, ...]) -> dict
     for policy in policies:
         shapes.setdefault(policy.name, set()).update(shape for shape, _ in uses_in(policy, present.sets))
     return shapes
-
-
-async def _feed_watchdog(interval_s: float) -> None:
-    while True:
-        sdnotify.notify("WATCHDOG=1")
-        await asyncio.sleep(interval_s)

@@ -11,7 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from glacic.config.files import DISK, Recorder
@@ -26,20 +26,24 @@ from glacic.learning.database import give_to_owner
 class Choice:
     """A configuration, the files it was read from, and why it is not the file's.
 
-    broken: what is wrong with the file; this one must not run, it is only to be closed. note: why this one runs."""
+    broken: what is wrong with the file; this one must not run, it is only to be closed. note: why this one runs.
+    tried: a change was on trial, and is over once this is in force: the history still has it."""
 
     config: Config
     contents: Mapping[str, bytes]
     broken: str = ""
     note: str = ""
+    tried: bool = False
 
 
 def choose(path: Path, revisions: Revisions) -> Choice:
-    """What a start puts in force. Raises ConfigError where the file is broken and nothing was in force before."""
+    """What a start puts in force. Raises ConfigError where the file is broken and nothing was in force before.
+
+    Writes nothing down: until the start has come to its end, the guard of a trial must go on watching.
+    """
     standing = revisions.standing()
-    tried = standing.trial
-    if tried is not None:
-        standing = revisions.reverted()
+    tried = standing.trial is not None
+    standing = standing.taken_back()
     recorder = Recorder(DISK)
     try:
         config = load(path, recorder)
@@ -47,14 +51,19 @@ def choose(path: Path, revisions: Revisions) -> Choice:
         before = in_force(revisions, standing)
         if before is None:
             raise
-        return Choice(*before, broken=str(error))
+        return Choice(_as(before[0], path), before[1], broken=str(error), tried=tried)
     if standing.overruled and standing.overruled == digest_of(recorder.contents):
         before = in_force(revisions, standing)
         if before is not None:
             why = "it was on trial when the service ended" if tried else "it was rolled back"
             note = f"{path} is not what runs ({why}): revision {standing.in_force} does; `glacic apply` takes the file"
-            return Choice(*before, note=note)
-    return Choice(config, recorder.contents)
+            return Choice(_as(before[0], path), before[1], note=note, tried=tried)
+    return Choice(config, recorder.contents, tried=tried)
+
+
+def _as(config: Config, path: Path) -> Config:
+    """What a revision kept may have been read from another path; the service goes on with its own file."""
+    return replace(config, path=path)
 
 
 def in_force(revisions: Revisions, standing: Standing) -> tuple[Config, Mapping[str, bytes]] | None:

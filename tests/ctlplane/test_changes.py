@@ -106,11 +106,11 @@ def test_a_change_that_cuts_its_own_way_back_is_taken_back(lab: Home, glacic: Gl
 
 def test_what_is_confirmed_stays(lab: Home, glacic: Glacic) -> None:
     glacic.configure(NARROW)
-    glacic.cli("apply", "--confirm", "2")
+    trial = glacic.json("apply", "--confirm", "10")["trial"]
     refused = glacic.cli("reload", check=False)
     assert (refused.returncode, "on trial" in refused.stderr) == (1, True)
     assert glacic.json("confirm") == {"revision": 2, "state": "confirmed"}
-    time.sleep(2.5)
+    time.sleep(trial["seconds_left"] + 0.5)
     assert not passes(lab)
     assert [row["state"] for row in glacic.json("history")["revisions"]] == ["confirmed", "confirmed"]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from glacic.ctlplane import guard
-from glacic.ctlplane.revisions import Origin, Revisions
+from glacic.ctlplane import guard, offline
+from glacic.ctlplane.revisions import Origin, Revisions, Standing
 from glacic.ctlplane.startup import only_one
+from glacic.ctlplane.wholefile import locked
 from glacic.errors import GlacicError
 
 ME = Origin(who="user root", what="apply")
@@ -25,14 +26,9 @@ def revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Revisions:
 
 
 @pytest.fixture
-def brought_back(monkeypatch: pytest.MonkeyPatch, revisions: Revisions) -> list[Path]:
+def brought_back(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     found: list[Path] = []
-
-    def bring_back(state_dir: Path) -> None:
-        found.append(state_dir)
-        revisions.reverted()
-
-    monkeypatch.setattr(guard, "_bring_back", bring_back)
+    monkeypatch.setattr(offline, "bring_back", found.append)
     return found
 
 
@@ -87,10 +83,37 @@ def test_where_it_is_refused_it_tries_again(revisions: Revisions, monkeypatch: p
     def refuse(state_dir: Path) -> None:
         attempts.append(state_dir)
         if len(attempts) < 3:
-            raise GlacicError("the disk is full")
-        revisions.reverted()
+            raise GlacicError("the kernel refused")
 
-    monkeypatch.setattr(guard, "_bring_back", refuse)
+    monkeypatch.setattr(offline, "bring_back", refuse)
     monkeypatch.setattr(guard, "AGAIN_S", 0.0)
     assert guard.main(words(revisions)) == 0
     assert len(attempts) == 3
+    assert revisions.standing().in_force == 1
+
+
+def test_with_a_full_disk_it_brings_back_once_and_writes_that_down_when_there_is_room(
+    revisions: Revisions, brought_back: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, full = Revisions.reverted, [True, True]
+
+    def reverted(self: Revisions) -> Standing:
+        if full:
+            full.pop()
+            raise GlacicError("cannot write history.json: No space left on device")
+        return really(self)
+
+    monkeypatch.setattr(Revisions, "reverted", reverted)
+    monkeypatch.setattr(guard, "AGAIN_S", 0.0)
+    assert guard.main(words(revisions)) == 0
+    assert brought_back == [revisions.state_dir]
+    assert revisions.standing().trial is None
+
+
+def test_whoever_stands_still_with_the_lock_does_not_keep_it(
+    revisions: Revisions, brought_back: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline, "WAIT_S", 0.1)
+    with locked(revisions.state_dir / "change.lock", 1.0):
+        assert guard.main(words(revisions)) == 0
+    assert brought_back == [revisions.state_dir]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +89,41 @@ def test_without_the_rights_the_kernel_refuses(lab: Home, tmp_path: Path) -> Non
     for command in ("apply", "run"):
         refused = lab.router.run([*words, *glacic.command(command)], check=False)
         assert refused.returncode == 4, refused
+
+
+def test_what_root_does_in_the_services_directory_belongs_to_the_services_user(lab: Home, tmp_path: Path) -> None:
+    glacic = Glacic(lab.router, tmp_path, CONFIG)
+    glacic.state_dir.mkdir(mode=0o700)
+    os.chown(glacic.state_dir, 12345, 12346)
+    glacic.cli("apply")
+    glacic.configure(CONFIG + "\n")
+    glacic.cli("apply", "--confirm", "60")
+    glacic.cli("confirm")
+    glacic.cli("rollback")
+    glacic.cli("panic", "--force")
+    glacic.cli("panic", "off")
+    glacic.cli("unload")
+    made = list(glacic.state_dir.rglob("*"))
+    assert {path.name for path in made} >= {"history.json", "1.json.gz", "boot.nft", "audit.log", "change.lock"}
+    assert [path for path in made if (path.stat().st_uid, path.stat().st_gid) != (12345, 12346)] == []
+    assert [path for path in made if path.stat().st_mode & 0o027 and path.suffix != ".lock"] == []
+
+
+def test_without_a_service_connections_that_are_refused_now_end_unless_they_are_to_be_kept(
+    lab: Home, tmp_path: Path
+) -> None:
+    accepts = CONFIG.replace('name = "lan_wan"', 'name   = "lan_wan"\n  action = "accept"')
+    glacic = Glacic(lab.router, tmp_path, accepts)
+    glacic.cli("apply")
+    with lab.laptop.call(traffic.connect, SERVER, 80, timeout_s=5.0) as through:
+        assert traffic.answers(through)
+        glacic.configure(CONFIG)
+        glacic.cli("apply", "--keep-connections")
+        assert traffic.answers(through)
+        glacic.configure(accepts)
+        glacic.cli("apply")
+        glacic.configure(CONFIG)
+        glacic.cli("apply")
+        through.settimeout(0.5)
+        assert not traffic.answers(through)
+    glacic.cli("unload")

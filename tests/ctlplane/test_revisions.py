@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 
 import pytest
 
-from glacic.ctlplane import revisions as module
-from glacic.ctlplane.revisions import KEPT, Origin, Revisions, digest_of, like_its_folder, trial_dict, write_whole
+from glacic.ctlplane.revisions import KEPT, Origin, Revisions, Standing, digest_of, trial_dict
 from glacic.errors import GlacicError
 
 ME = Origin(who="user root", what="apply", source="192.0.2.1 1 192.0.2.2 22")
@@ -140,25 +139,63 @@ def test_a_panic_is_remembered(revisions: Revisions) -> None:
     assert revisions.standing().panic is False
 
 
-def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a"
-    write_whole(path, b"old")
+def test_one_rollback_after_the_other_goes_further_back(revisions: Revisions) -> None:
+    for text in ("one", "two", "three"):
+        revisions.record(ME, CONFIG, files(text), "")
+    assert revisions.standing().before(None).number == 2
+    revisions.record(ME, CONFIG, files("two"), "", restores=2)
+    assert revisions.standing().before(None).number == 1  # and not three again
+    revisions.record(ME, CONFIG, files("one"), "", restores=1)
+    with pytest.raises(GlacicError, match="no earlier revision"):
+        revisions.standing().before(None)
+    revisions.record(ME, CONFIG, files("six"), "")
+    assert revisions.standing().before(None).number == 5
 
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(GlacicError, match="No space left"):
-        write_whole(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+def test_a_refused_trial_leaves_the_one_that_it_would_have_replaced_open(revisions: Revisions) -> None:
+    revisions.record(ME, CONFIG, files("one"), "")
+    revisions.record(ME, CONFIG, files("two"), "", trial_s=60)
+    before = revisions.standing()
+    revisions.record(ME, CONFIG, files("three"), "", trial_s=60)
+    revisions.withdrawn(3, before)
+    after = revisions.standing()
+    assert (after.in_force, after.trial) == (2, before.trial)
+    assert [one.state for one in after.revisions] == ["confirmed", "on trial", "reverted"]
+    revisions.withdrawn(3, before)  # not another one's
+    assert revisions.standing() == after
 
 
-def test_what_root_makes_in_somebody_elses_folder_is_theirs(tmp_path: Path) -> None:
-    os.chown(tmp_path, 12345, 12346)
-    write_whole(tmp_path / "a", b"")
-    made = (tmp_path / "a").stat()
-    assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (12345, 12346, 0o600)
-    (tmp_path / "b").touch()
-    like_its_folder(tmp_path / "b")
-    assert (tmp_path / "b").stat().st_uid == 12345
+def test_a_history_that_cannot_be_written_names_no_file_that_is_gone(
+    revisions: Revisions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(KEPT):
+        revisions.record(ME, CONFIG, files(f"{number}"), "")
+
+    def full(_: Revisions, __: Standing) -> None:
+        raise GlacicError("full")
+
+    monkeypatch.setattr(Revisions, "_write", full)
+    with pytest.raises(GlacicError, match="full"):
+        revisions.record(ME, CONFIG, files("one more"), "")
+    assert [revisions.files(one.number).contents for one in revisions.standing().revisions] != []
+    with pytest.raises(GlacicError, match="full"):
+        revisions.make_sure()
+
+
+def test_what_a_later_version_has_written_is_read_as_far_as_it_is_known(revisions: Revisions, tmp_path: Path) -> None:
+    revisions.record(ME, CONFIG, files("one"), "")
+    path = tmp_path / "history.json"
+    document = json.loads(path.read_text())
+    document["revisions"][0]["colour"] = "blue"
+    path.write_text(json.dumps(document))
+    assert revisions.standing().in_force == 1
+
+
+def test_what_a_kill_has_left_is_removed(revisions: Revisions, tmp_path: Path) -> None:
+    revisions.record(ME, CONFIG, files("one"), "")
+    left = (tmp_path / ".history.json.new", tmp_path / "history" / ".2.json.gz.new")
+    for path in left:
+        path.write_text("half")
+    revisions.tidy()
+    assert [path for path in left if path.exists()] == []
+    assert revisions.standing().in_force == 1

@@ -50,7 +50,9 @@ def test_a_file_that_was_on_trial_is_left_until_it_changes(place: Place) -> None
     place.put(ONE)
     place.put(TWO, trial_s=60)
     choice = choose(place.file, place.revisions)
-    assert (choice.config.zones[0].name, "on trial" in choice.note) == ("one", True)
+    assert (choice.config.zones[0].name, "on trial" in choice.note, choice.tried) == ("one", True, True)
+    assert place.revisions.standing().trial is not None  # its guard watches until the start has come to its end
+    place.revisions.reverted()
     assert place.chosen() == "one"
     place.file.write_text(TWO + "# mended\n")
     assert place.chosen() == "two"

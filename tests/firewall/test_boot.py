@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from glacic.config.load import examine_source
+import re
+from pathlib import Path
+
+from glacic.config.load import examine_source, load
 from glacic.config.model import Config
 from glacic.config.policies import learning_policies
 from glacic.config.source import Source
 from glacic.firewall import boot
+from glacic.firewall.apply import apply
 from glacic.firewall.boot import boot_script
 from glacic.firewall.compile import compile_config
+from glacic.firewall.nft import Libnftables
+from glacic.firewall.render import render
+from glacic.lab.net import Host, Network
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CONFIGS = Path(__file__).parents[2] / "configs"
+HOOK = re.compile(r"^\t+[^#]*\b(queue num|log .*group) ")
 
 CONFIG = """\
 rule_learning {
@@ -78,3 +89,44 @@ def test_in_a_panic_the_next_boot_is_one_too() -> None:
     text = script([(("lan_wan", MAC, 6, 443, b""), "allowed")], panic=True)
     assert "Panic" in text
     assert "02:00:00:00:00:01 . 6 . 443" in text
+
+
+def test_the_kernel_takes_each_one_and_the_service_finds_what_it_would_have_made_itself() -> None:
+    """In kernels without the nft `queue` statement, of the closed kind alone: it has none."""
+    folders = list(GOLDEN.glob("[0-9]*/conf.hcl"))
+    assert len(folders) > 10
+    with Network() as network:
+        host = network.host("machine")
+        for path in (*folders, *CONFIGS.glob("*.hcl")):
+            read = load(path)
+            closed = boot_script(read, learning_policies(read), [])
+            rules = [line for line in closed.splitlines() if not line.strip().startswith("#")]
+            assert not [line for line in rules if HOOK.search(line)], path
+            host.run(["nft", "-f", "-"], text=closed)
+            if not any(HOOK.search(line) and "queue" in line for line in render(compile_config(read)).splitlines()):
+                over = made_by(host, read)
+                host.run(["nft", "flush", "ruleset"])
+                assert over == made_by(host, read), path
+            host.run(["nft", "flush", "ruleset"])
+
+
+def made_by(host: Host, read: Config) -> str:
+    """The table, after it was put in force over whatever was there."""
+    host.call(lambda: apply(Libnftables(), compile_config(read)))
+    return host.run(["nft", "-s", "list", "table", "inet", "glacic"]).stdout
+
+
+def test_the_kernel_takes_hostile_names_with_as_many_flows_as_there_may_be() -> None:
+    text = CONFIG.replace('policy "lan" "wan" {', 'policy "lan" "wan" {\n  name = "a } ; drop # \' x"\n ').replace(
+        'action = "reject" }', 'action = "reject"\n}'
+    )
+    read = config(text)
+    (name,) = {policy.name for policy in learning_policies(read)} - {"DROP_INPUT", "DROP_FORWARD"}
+    flows = [((name, bytes([2, 0, 0, 0, port >> 8, port & 255]), 6, 443, b""), "allowed") for port in range(60_000)]
+    for panic in (False, True):
+        filled = boot_script(read, learning_policies(read), flows, panic=panic)
+        with Network() as network:
+            host = network.host("machine")
+            host.run(["nft", "-f", "-"], text=filled)
+            listed = host.run(["nft", "list", "table", "inet", "glacic"]).stdout
+            assert len(re.findall(r"02:00:00:00:\S+ \. \w+ \. (?:443|https)", listed)) == boot.MOST_ELEMENTS

@@ -15,6 +15,7 @@ from glacic.ctlplane.cli.options import Options, add_common, say
 from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.errors import GlacicError, Unreachable, UsageError
 
+SHOWN = 400  # lines of a difference that are shown to a person
 ANSWERED = ("revision", "trial", "changes", "connections_ended")  # what a change of the ruleset is answered with
 
 
@@ -62,7 +63,7 @@ def via() -> str:
     """Where this command comes from, as far as that can be told: SSH_CONNECTION (sshd(8)), also through sudo."""
     from glacic.ctlplane.origin import ssh_connection
 
-    return ssh_connection()
+    return ssh_connection() or os.environ.get("SSH_CONNECTION", "")  # what cannot be read is refused, not left out
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
@@ -89,12 +90,16 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 def show_changes(changes: list[dict[str, Any]]) -> None:
     """What a change makes different, chain by chain and set by set."""
+    lines = []
     for change in changes:
-        say(f"{change['kind']} {change['name']}: {change['change']}")
-        for line in change["lines"]:
-            say(f"    {line}")
+        lines.append(f"{change['kind']} {change['name']}: {change['change']}")
+        lines += [f"    {line}" for line in change["lines"]]
+    for line in lines[:SHOWN]:
+        say(line)
+    if len(lines) > SHOWN:
+        say(f"... and {len(lines) - SHOWN} lines more: --json has them all")
     if not changes:
-        say("no difference to what is in force")
+        say("no difference to the ruleset in force")
 
 
 def show_trial(result: dict[str, Any]) -> None:
@@ -107,18 +112,21 @@ def show_trial(result: dict[str, Any]) -> None:
 
 
 def _by_service(arguments: argparse.Namespace, options: Options) -> dict[str, Any] | None:
-    """Have the running service apply it; None where none runs, or one that applies nothing (`run --no-apply`)."""
+    """Have the running service apply it; None where none runs, or one that applies nothing (`run --no-apply`).
+
+    Raises Unreachable where it goes away meanwhile: what it has done is not known, and is not to be done once more."""
     try:
-        with options.client() as service:
-            status = service.call("status")
-            if not status["applies"]:
-                return None
-            if status["config"] != str(options.config.absolute()):
-                raise GlacicError(f"the service runs {status['config']}: reload that, or stop the service first")
-            result: dict[str, Any] = service.call("apply", **wish(arguments))
-            return result
+        service = options.client()
     except Unreachable:
         return None
+    with service:
+        status = service.call("status")
+        if not status["applies"]:
+            return None
+        if status["config"] != str(options.config.absolute()):
+            raise GlacicError(f"the service runs {status['config']}: reload that, or stop the service first")
+        result: dict[str, Any] = service.call("apply", **wish(arguments))
+        return result
 
 
 def _offline(arguments: argparse.Namespace, options: Options, config: Any, contents: Any) -> dict[str, Any]:
@@ -132,14 +140,22 @@ def _offline(arguments: argparse.Namespace, options: Options, config: Any, conte
         raise UsageError("a change is on trial: `glacic confirm` keeps it, `glacic rollback` takes it back")
     old = revisions.document(before.in_force)["script"] if before.in_force is not None else ""
     origin = Origin(who=me(), what="apply", source=via())
-    revision = offline.change_offline(config, contents, options.state_dir, origin, arguments.confirm, arguments.force)
+    revision, ended = offline.change_offline(
+        config,
+        contents,
+        options.state_dir,
+        origin,
+        arguments.confirm,
+        arguments.force,
+        keep_connections=arguments.keep_connections,
+    )
     after = revisions.standing()
     new = revisions.document(revision.number)["script"]
     return {
         "revision": revision.number,
         "trial": trial_dict(after.trial),
         "changes": as_rows(difference(old, new)),
-        "connections_ended": 0,  # without a service they are left
+        "connections_ended": ended,
     }
 
 

@@ -18,9 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(_: argparse.Namespace, options: Options) -> int:
     """0 where it stays, 1 where nothing was on trial any more."""
     try:
-        with options.client() as service:
-            result: dict[str, Any] = service.call("confirm")
+        service = options.client()
     except Unreachable:
+        service = None
+    if service is not None:
+        with service:
+            result: dict[str, Any] = service.call("confirm")
+    else:
         from glacic.ctlplane.cli.audit import recorded
         from glacic.ctlplane.offline import confirm_offline
 

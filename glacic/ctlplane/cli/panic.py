@@ -10,7 +10,10 @@ import argparse
 
 from glacic.ctlplane.cli.apply import via
 from glacic.ctlplane.cli.options import Options, add_common, say
+from glacic.ctlplane.client import Client
 from glacic.errors import GlacicError, Unreachable
+
+WAIT_S = 20.0  # for a service that stands still; then the panic goes straight into the kernel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +32,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Through the service where one runs, else straight into the kernel."""
     on = arguments.switch == "on"
     try:
-        with options.client() as service:
+        with Client(options.socket, WAIT_S) as service:
             service.call("panic", on=on, force=arguments.force, via=via())
     except Unreachable:
         from glacic.ctlplane.cli.audit import recorded
@@ -57,4 +60,4 @@ def _offline(options: Options, *, on: bool, force: bool) -> None:
             "no zone lists anything under `management`: a panic would lock everybody out;"
             " use --force if that is intended"
         )
-    panic_offline(config, options.state_dir, on=on)
+    panic_offline(config, options.state_dir, on=on, source="" if force else via())

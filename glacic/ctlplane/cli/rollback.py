@@ -27,9 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Through the service where one runs, else straight into the kernel."""
     try:
-        with options.client() as service:
-            result = service.call("rollback", number=arguments.number, **wish(arguments))
+        service = options.client()
     except Unreachable:
+        service = None
+    if service is not None:
+        with service:
+            result = service.call("rollback", number=arguments.number, **wish(arguments))
+    else:
         from glacic.ctlplane.cli.audit import recorded
         from glacic.ctlplane.offline import rollback_offline
         from glacic.ctlplane.revisions import Origin
@@ -38,7 +42,13 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         origin = Origin(who=me(), what=what, source=via())
         with recorded(options, "rollback", number=arguments.number):
             result = rollback_offline(
-                options.state_dir, options.config, arguments.number, origin, arguments.confirm, arguments.force
+                options.state_dir,
+                options.config,
+                arguments.number,
+                origin,
+                arguments.confirm,
+                arguments.force,
+                keep_connections=arguments.keep_connections,
             )
     if options.json:
         options.emit({key: result[key] for key in ANSWERED})
