@@ -23,6 +23,7 @@ from glacic.config.files import DISK, Recorder
 from glacic.config.load import load
 from glacic.config.model import Config
 from glacic.ctlplane import aftermath, audit, guard, logs, sdnotify
+from glacic.ctlplane.emergency import Emergency
 from glacic.ctlplane.offline import alone, numbers_of, write_boot
 from glacic.ctlplane.revisions import Origin, Revision, Revisions, Standing, digest_of, trial_dict
 from glacic.ctlplane.startup import Choice, overrule
@@ -30,7 +31,6 @@ from glacic.ctlplane.wish import OnTrial, Read, Wish
 from glacic.errors import GlacicError
 from glacic.firewall.compile import compile_config
 from glacic.firewall.difference import as_rows, difference
-from glacic.firewall.panic import as_config, managed
 from glacic.firewall.render import render
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class Changes:
     def __init__(self, service: Service, revisions: Revisions, *, choice: Choice) -> None:
         self.revisions = revisions
         self.note = choice.note  # why what runs is not the file's
-        self._panic = False  # as the history said last; one that cannot be written down is a panic nevertheless
-        self._panic_unwritten = False
+        self.emergency = Emergency(service, revisions)
         self._service = service
         self.choice = choice
         self._on_trial: OnTrial | None = None
@@ -59,13 +58,8 @@ class Changes:
 
     @property
     def panicking(self) -> bool:
-        """Whether there is a panic: by the history, which a command may have written while this process stood still;
-        where it is lost or cannot be read, as it was."""
-        with suppress(GlacicError):
-            standing = self.revisions.standing()
-            if not self._panic_unwritten and (standing.revisions or standing.panic):
-                self._panic = standing.panic
-        return self._panic
+        """Whether there is a panic."""
+        return self.emergency.on
 
     async def started(self) -> None:
         """The service has put its first configuration in force, or closed it."""
@@ -121,35 +115,9 @@ class Changes:
             return {"revision": revision.number, "state": revision.state}
 
     async def panic(self, wish: Wish, *, on: bool) -> dict[str, Any]:
-        """Management and nothing else; or back. Raises GlacicError where nobody could manage anything any more.
-
-        An emergency waits for no disk and no worker: a panic that cannot be remembered is in force first, and said."""
+        """Management and nothing else; or back. Raises GlacicError."""
         async with self._service.changing:
-            config = self._service.config
-            if on and not wish.force:
-                if not managed(config):
-                    raise GlacicError(
-                        "no zone lists anything under `management`: a panic would lock everybody out;"
-                        " use --force if that is intended"
-                    )
-                await self._check_way_back(as_config(config), wish)
-            before, self._panic = self.panicking, on
-            forgets: GlacicError | None = None
-            try:
-                await asyncio.to_thread(self.revisions.panic, on)
-            except GlacicError as error:
-                forgets = error
-            self._panic_unwritten = forgets is not None
-            try:
-                await self._service.again()
-            except GlacicError:
-                self._panic = before
-                with suppress(GlacicError):
-                    await asyncio.to_thread(self.revisions.panic, before)
-                raise
-            await self.write_boot()
-            if forgets is not None:
-                raise GlacicError(f"it is done, but a restart will not know of it: {forgets}")
+            await self.emergency.switch(self, wish, on=on)
             return {"panic": on}
 
     def wanted(self) -> Config:
@@ -220,7 +188,7 @@ class Changes:
         service, old = self._service, self._service.config
         changes = await asyncio.to_thread(lambda: as_rows(difference(self._script(), read.script)))
         if not wish.force:
-            await self._check_way_back(read.config, wish)
+            await self.check_way_back(read.config, wish)
         on_trial = await self._begin_trial(read, wish) if wish.trial_s is not None else None
         try:
             await service.put_in_force(read.config)
@@ -388,7 +356,7 @@ class Changes:
         except GlacicError as error:
             _log.error("what is in force could not be kept as a revision", error=str(error))
 
-    async def _check_way_back(self, config: Config, wish: Wish) -> None:
+    async def check_way_back(self, config: Config, wish: Wish) -> None:
         """Raise where the change would cut the connection that it was asked for over."""
         if wish.origin.source:
             await aftermath.refuse_to_cut(self._service, config, wish.origin.source)

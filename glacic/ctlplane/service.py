@@ -24,13 +24,13 @@ from typing import Any
 from glacic.config.load import load
 from glacic.config.model import Config
 from glacic.config.policies import LearningPolicy, learning_policies
-from glacic.ctlplane import aftermath, audit, child, hours, logs, sdnotify
+from glacic.ctlplane import aftermath, audit, child, closing, hours, logs, sdnotify
 from glacic.ctlplane.audit import AuditTrail
 from glacic.ctlplane.changes import Changes
 from glacic.ctlplane.handlers import Handlers
 from glacic.ctlplane.inforce import InForce
 from glacic.ctlplane.integrity import Integrity
-from glacic.ctlplane.offline import boot_script_of, numbers_of, stored_policies
+from glacic.ctlplane.offline import numbers_of, stored_policies
 from glacic.ctlplane.owner import refuse_foreign
 from glacic.ctlplane.rescue import Rescue, follow
 from glacic.ctlplane.restoring import RESTORING, Restoring
@@ -39,13 +39,11 @@ from glacic.ctlplane.server import Server, make_way
 from glacic.ctlplane.settings import Settings, settings_of, to_message
 from glacic.ctlplane.startup import Choice, check_rights, choose, in_force, make_folder, only_one
 from glacic.ctlplane.wish import Wish
-from glacic.errors import GlacicError, KernelRefused, StoreError
+from glacic.errors import GlacicError, StoreError
 from glacic.firewall.apply import apply, check, prepare, unload
-from glacic.firewall.compile import compile_config
 from glacic.firewall.nft import Libnftables, Nft
-from glacic.firewall.panic import compile_panic
 from glacic.firewall.ruleset import Inventory, Ruleset
-from glacic.firewall.shapes import Shape, uses_in
+from glacic.firewall.shapes import Shape
 from glacic.learning.store import Store
 
 _log = logs.logger("service")
@@ -252,27 +250,18 @@ class Service:
         before = in_force(self.changes.revisions, self.changes.revisions.standing()) if self.applies else None
         if before is None:
             return ""
-        policies = self.policies_of(self.config)
-        shapes = _shapes_in(found or Inventory(), policies)
-        try:
-            await asyncio.to_thread(check, self.nft, self._ruleset(self.config, policies, shapes))
-        except KernelRefused as error:
+        policies, panic = self.policies_of(self.config), self.changes.panicking
+        error = await asyncio.to_thread(closing.refused, self.nft, self.config, policies, found, panic=panic)
+        if error:
             self.config = replace(before[0], path=self.config.path)
-            self._choice = replace(self._choice, contents=before[1], broken=str(error))
+            self._choice = replace(self._choice, contents=before[1], broken=error)
             self.changes.choice = self._choice
-            return str(error)
-        return ""
+        return error
 
     async def _close(self, broken: str) -> None:
         """The file has errors: what was in force before, with a drop in place of each hook, and no worker."""
-        present = await asyncio.to_thread(self.nft.inventory)
-        if present is None:
-            script = await asyncio.to_thread(boot_script_of, self.config, self.state_dir)
-            await asyncio.to_thread(self.nft.run, script)
-        else:
-            policies = self.policies_of(self.config)
-            ruleset = self._ruleset(self.config, policies, _shapes_in(present, policies), closed=True)
-            await asyncio.to_thread(apply, self.nft, ruleset)
+        policies, panic = self.policies_of(self.config), self.changes.panicking
+        await asyncio.to_thread(closing.close, self.nft, self.config, policies, self.state_dir, panic=panic)
         self.applied, self._broken = True, broken
         await self.integrity.in_force()
         with suppress(StoreError):  # there is none yet
@@ -314,16 +303,9 @@ class Service:
         await self.integrity.in_force()
 
     def _ruleset(
-        self,
-        config: Config,
-        policies: tuple[LearningPolicy, ...],
-        shapes: Mapping[str, Collection[Shape]],
-        *,
-        closed: bool = False,
+        self, config: Config, policies: tuple[LearningPolicy, ...], shapes: Mapping[str, Collection[Shape]]
     ) -> Ruleset:
-        if self.changes.panicking:
-            return compile_panic(config, policies, shapes)
-        return compile_config(config, running=numbers_of(policies), shapes=shapes, closed=closed)
+        return closing.ruleset_for(config, policies, shapes, panic=self.changes.panicking)
 
     async def _finish(self, how: str) -> Any:
         """The second half of a reload. A worker that cannot do it is between two rulesets, and is replaced."""
@@ -430,11 +412,3 @@ class Service:
 
 def _shapes(message: dict[str, list[list[str]]]) -> dict[str, frozenset[Shape]]:
     return {policy: frozenset(Shape(*words) for words in rows) for policy, rows in message.items()}
-
-
-def _shapes_in(present: Inventory, policies: tuple[LearningPolicy, ...]) -> dict[str, set[Shape]]:
-    """Of the learned sets that the kernel has, by policy."""
-    shapes: dict[str, set[Shape]] = {}
-    for policy in policies:
-        shapes.setdefault(policy.name, set()).update(shape for shape, _ in uses_in(policy, present.sets))
-    return shapes
