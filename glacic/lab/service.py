@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import glacic
 from glacic.ctlplane.client import Client
 from glacic.errors import GlacicError, LabError, Unreachable
 from glacic.lab.net import Host
@@ -62,8 +63,9 @@ class Glacic:
         return [word for option, path in files.items() for word in (option, str(path))]
 
     def command(self, *arguments: str) -> list[str]:
-        """The words of one command."""
-        return [sys.executable, "-m", "glacic", *self.options(), *arguments]
+        """The words of one command: of this very glacic, and not of one in the folder where we are."""
+        this = f"PYTHONPATH={Path(glacic.__file__).parents[1]}"
+        return ["env", this, sys.executable, "-P", "-m", "glacic", *self.options(), *arguments]
 
     def start(self, *arguments: str) -> None:
         """Start `glacic run` and wait until it is in force. Raises LabError with its log where it ends instead."""

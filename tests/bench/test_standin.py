@@ -53,8 +53,8 @@ def test_it_steps_aside_where_the_kernel_has_the_statement(
 ) -> None:
     monkeypatch.setattr(standin, "needed", lambda: lacks)
     glacic = BenchGlacic(Host("router", "none"), tmp_path, config())
-    assert glacic.command("run")[1:3] == ["-m", module]
-    assert glacic.command("stats")[1:3] == ["-m", "glacic"]
+    assert glacic.command("run")[3:6] == ["-P", "-m", module]
+    assert glacic.command("stats")[3:6] == ["-P", "-m", "glacic"]
 
 
 def test_the_chains_behind_the_hook_come_after_it(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ CONFIG = Path("/etc/glacic/glacic.hcl")
 @pytest.fixture
 def revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Revisions:
     monkeypatch.chdir(tmp_path)  # it leaves the folder that it was started in
+    monkeypatch.setattr(guard.logs, "configure", lambda: None)  # of this process, which is no guard
     found = Revisions(tmp_path)
     found.record(ME, CONFIG, {"a": b"1"}, "")
     found.record(ME, CONFIG, {"a": b"2"}, "", trial_s=60)

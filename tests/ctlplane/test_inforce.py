@@ -37,9 +37,11 @@ def test_where_only_elements_change_no_rule_does() -> None:
     assert in_force.replaced == "ruleset"
     in_force.put(ruleset("10.0.0.2"))
     assert in_force.replaced == "elements"
-    assert nft.scripts[1] == "flush set inet glacic s\nadd element inet glacic s {\n\t10.0.0.2\n}\n"
+    removed, added = "delete element inet glacic s {\n\t10.0.0.1\n}\n", "add element inet glacic s {\n\t10.0.0.2\n}\n"
+    assert nft.scripts[-1] == removed + added
     in_force.put(ruleset())
-    assert nft.scripts[2] == "flush set inet glacic s\n"
+    assert in_force.replaced == "elements"
+    assert nft.scripts[-1] == removed.replace("10.0.0.1", "10.0.0.2")
     in_force.put(ruleset())
     assert in_force.replaced == "ruleset"  # nothing has changed: whoever reloads then wants things put right
     in_force.put(ruleset("10.0.0.3"), whole=True)
@@ -67,7 +69,8 @@ def test_a_refusal_leaves_what_is_known_as_it_was() -> None:
         in_force.put(ruleset("10.0.0.2"))
     nft.refuses = ()
     in_force.put(ruleset("10.0.0.2"))
-    assert nft.scripts[-1].startswith("flush set inet glacic s\nadd element")
+    assert nft.scripts[-1].startswith("delete element inet glacic s")
+    assert "add element inet glacic s" in nft.scripts[-1]
 
 
 def test_rules_keep_their_handles_until_somebody_touches_them(host: Host) -> None:

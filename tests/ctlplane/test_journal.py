@@ -42,6 +42,7 @@ class Lines:
 def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     kept = Lines()
     monkeypatch.setattr(module, "_log", kept)
+    monkeypatch.setattr(logs, "_json", None)  # whoever has configured it in this process
     return kept
 
 

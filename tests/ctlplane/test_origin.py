@@ -23,8 +23,9 @@ def test_ones_own_environment_comes_first(tmp_path: Path) -> None:
     assert origin.ssh_connection({"SSH_CONNECTION": SSH}, tmp_path) == SSH
 
 
-def test_what_sudo_took_away_is_found_with_an_ancestor(tmp_path: Path) -> None:
-    parent = os.getppid()
+def test_what_sudo_took_away_is_found_with_an_ancestor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = 4_000_000
+    monkeypatch.setattr(origin.os, "getppid", lambda: parent)  # of a test in the background it is 1, the last there is
     process(tmp_path, parent, 4_000_001, b"HOME=/root\0")
     process(tmp_path, 4_000_001, 1, b"A=b\0SSH_CONNECTION=" + SSH.encode() + b"\0")
     assert origin.ssh_connection({}, tmp_path) == SSH

@@ -144,7 +144,7 @@ def test_flows_are_listed_in_pages(lab: Home, glacic: Glacic) -> None:
     everything = glacic.json("flows", "list")
     first = glacic.json("flows", "list", "--limit", "2")
     rest = glacic.json("flows", "list", "--after", str(first[-1]["id"]))
-    assert first + rest == everything
+    assert [flow["key"] for flow in first + rest] == [flow["key"] for flow in everything]
     assert len(first) == 2
     assert all(flow["protocol"] == "udp" for flow in glacic.json("flows", "list", "--protocol", "udp"))
 
