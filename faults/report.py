@@ -40,7 +40,8 @@ _LOST = """\
   queue; a TCP client sends its SYN again after a second.
 - **Learned flows**: those of the last 200 ms (the group commit interval) when the service is killed or the power fails,
   unless `durable = true`. They are learned again by their next packet while learning is on, else they wait as pending.
-- **Counters of rules**: a reload begins them at zero, unless the rule says `counter = true`. Those of learned flows stay.
+- **Counters of rules**: a reload begins them at zero, unless the rule says `counter = true`. Those of learned flows
+  stay.
 """
 
 
