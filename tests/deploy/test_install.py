@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,14 +69,16 @@ def test_no_folder_of_the_staging_is_left_in_it(installed: Path) -> None:
 
 
 def test_it_runs_with_what_came_along_and_nothing_else(installed: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"  # where it is not at home, the HCL parser writes its tables anew
+    shutil.copytree(installed, moved, symlinks=True)
     launcher = tmp_path / "glacic"
-    text = (installed / "opt/glacic/bin/glacic").read_text()
-    launcher.write_text(text.replace('"/opt/glacic', f'"{installed}/opt/glacic'))
+    text = (moved / "opt/glacic/bin/glacic").read_text()
+    launcher.write_text(text.replace('"/opt/glacic', f'"{moved}/opt/glacic'))
     launcher.chmod(0o755)
     hostile = {**os.environ, "PYTHONPATH": str(tmp_path)}
     (tmp_path / "glacic_shadow").mkdir()
     (tmp_path / "hcl2.py").write_text("raise SystemExit('somebody else was imported')\n")
-    config = installed / "etc" / "glacic" / "glacic.hcl"
+    config = moved / "etc" / "glacic" / "glacic.hcl"
     command = [str(launcher), "--json", "check", "-c", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, env=hostile, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
