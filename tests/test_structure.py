@@ -15,8 +15,9 @@ PACKAGES = {
     "native": set(),
     "firewall": {"config"},
     "learning": {"config", "native"},
-    "ctlplane": {"learning", "firewall", "config", "native"},
-    "lab": {"ctlplane", "learning", "firewall", "config"},
+    "shaping": {"firewall", "config"},
+    "ctlplane": {"shaping", "learning", "firewall", "config", "native"},
+    "lab": {"ctlplane", "shaping", "learning", "firewall", "config"},
 }
 
 

@@ -284,6 +284,63 @@ class Nat:
     spans: Spans = field(default_factory=dict, compare=False, repr=False)
 
 
+class LimitKind(StrEnum):
+    """What a limit names: a systemd unit, a slice, or a cgroup by its path relative to the cgroup2 mount."""
+
+    UNIT = "unit"
+    SLICE = "slice"
+    CGROUP = "cgroup"
+
+
+class LimitEngine(StrEnum):
+    """Who holds a limit. POLICE limits an interface, with everything on it."""
+
+    AUTO = "auto"
+    NFT = "nft"
+    SHAPE = "shape"
+    BPF = "bpf"
+    POLICE = "police"
+
+
+class Traffic(StrEnum):
+    """What counts against a limit. Loopback never does. LOCAL: the other end has a private, link-local, multicast or
+    broadcast address (RFC 1918, 3927, 4193, 4291, 6598); INTERNET: everything else."""
+
+    ALL = "all"
+    INTERNET = "internet"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """One `limit "name"` block. upload, download: bytes per second, 0 where there is none; not both are 0.
+
+    interface: for the engines that work on one (SHAPE, POLICE); "" means those of the default routes."""
+
+    name: str
+    kind: LimitKind
+    target: str
+    upload: int = 0
+    download: int = 0
+    engine: LimitEngine = LimitEngine.AUTO
+    traffic: Traffic = Traffic.ALL
+    interface: str = ""
+    description: str = ""
+    spans: Spans = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultLimit:
+    """The `default_limit` block: every unit without a limit of its own gets a bucket of its own with these rates."""
+
+    upload: int = 0
+    download: int = 0
+    engine: LimitEngine = LimitEngine.AUTO
+    traffic: Traffic = Traffic.ALL
+    interface: str = ""
+    spans: Spans = field(default_factory=dict, compare=False, repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A whole configuration, valid when it comes from load.load(). Blocks in file order."""
@@ -296,4 +353,6 @@ class Config:
     policies: tuple[Policy, ...] = ()
     sets: tuple[NamedSet, ...] = ()
     nats: tuple[Nat, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    default_limit: DefaultLimit | None = None
     spans: Spans = field(default_factory=dict, compare=False, repr=False)
