@@ -6,6 +6,10 @@ Chain priority   filter (0) decides; filter + 10 reads what the hook answered: a
 Packet mark      0x00ff0000, the field proven with the real `queue` statement: the low 16 bits are where routing tools
                  and VPNs put theirs. Only more than 63 learning policies take the top byte as well.
 Connection mark  0x00800000 let in by a fail mode, 0x00400000 still in the packet window. `offload_mark` is the user's.
+                 0xff000000 is the number of the limit that shapes a connection's downloads. The top byte: routing tools
+                 save packet marks in the low 16 bits, VPNs and the bits above have the third byte, and 255 limits fit
+                 in. No packet brings it to a hook in its own mark, where it would be a policy's number: tc clears it.
+Limits           `inet glacic_shape`: the table that tells the shape engine's packets by cgroup.
 Queues, groups   `log_group` (and `queues` numbers from there); with an inline rate limit one more, the sink.
 """
 
@@ -27,6 +31,10 @@ LOW_NUMBERS = 63  # that the lower bits can name: never 0, which is a packet win
 
 CT_FAIL_OPEN = 0x0080_0000  # in the connection mark: a fail mode let this connection in
 CT_INSPECT = 0x0040_0000  # in the connection mark: accepted, and still sent through the queue (packet_window)
+CT_LIMIT_SHIFT = 24
+CT_LIMIT = 0xFF << CT_LIMIT_SHIFT  # in the connection mark: which limit shapes its downloads; 0: none
+
+SHAPE_TABLE = "glacic_shape"
 
 MAX_POLICIES = LOW_NUMBERS << 8  # what both halves of the number can name
 
