@@ -209,6 +209,7 @@ class Shape:
             if bucket is None or bucket.parent != there[minor]:
                 tc.delete("del-class", link, handle=_HTB | minor)
                 made.pop(minor, None)
+                del there[minor]
         for minor, bucket in wanted.items():
             if minor not in made:
                 _set_class(tc, "add" if minor not in there else "change", link, bucket)
