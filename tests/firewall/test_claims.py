@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glacic.config.model import RuleLearning
 from glacic.firewall import claims
 
 numbers = st.integers(1, claims.MAX_POLICIES)
@@ -47,3 +48,8 @@ def test_a_number_that_does_not_fit_is_refused(number: int) -> None:
 
 def test_the_sink_is_behind_the_queues() -> None:
     assert claims.sink_queue(100, 4) == 104
+
+
+def test_what_limits_write_into_the_connection_mark_is_theirs_alone() -> None:
+    assert claims.CT_LIMIT == 0xFF << claims.CT_LIMIT_SHIFT
+    assert claims.CT_LIMIT & (claims.CT_FAIL_OPEN | claims.CT_INSPECT | RuleLearning().offload_mark | 0xFFFF) == 0

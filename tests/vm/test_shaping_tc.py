@@ -7,8 +7,8 @@ everything is slow here; what is exact is what is told apart.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,14 +141,12 @@ def test_no_packet_brings_a_mark_to_the_hooks_and_other_bits_of_the_connection_s
         assert about(transfer.rate(far, near, seconds=1), RATE)
         marks = lab.near.run(["nft", "list", "counter", "inet", FOREIGN, "marked"]).stdout
         assert "packets 0 " in marks
-        listed = lab.near.run(["nft", "list", "ruleset"]).stdout
-        assert "glacic_shape" in listed
+        port = near.getpeername()[1]
         entries = lab.near.call(Path("/proc/thread-self/net/nf_conntrack").read_text)
-    port = near_port = f"={FAR}"
     (mark,) = {
         int(word.removeprefix("mark="))
         for line in entries.splitlines()
-        if port in line and near_port in line and "ESTABLISHED" in line
+        if f"dport={port} " in line
         for word in line.split()
         if word.startswith("mark=")
     }
@@ -204,7 +202,6 @@ def test_everything_is_as_it_was_after_a_removal_and_after_a_kill(lab: Lab, kind
     )
     lab.near.python(code, kind)
     assert lab.everything() == before
-    assert sys.argv
 
 
 def test_police_limits_the_whole_interface(lab: Lab) -> None:
@@ -249,8 +246,8 @@ def test_tc_s_cgroup_classifier_on_an_ifb_never_sees_a_download_and_the_connecti
         lab.tc("qdisc add dev v0 handle ffff: ingress")
         redirect = "matchall action connmark action mirred egress redirect dev ifbx"
         lab.tc(f"filter add dev v0 parent ffff: protocol all {redirect}")
-        (group / "tasks").write_text(str(_pid()))  # of the whole process: its threads are in there as well
-        (group / "cgroup.procs").write_text(str(_pid()))
+        (group / "tasks").write_text(str(os.getpid()))  # of the whole process: its threads are in there as well
+        (group / "cgroup.procs").write_text(str(os.getpid()))
         lab.down("t/a")
         lab.up("t/a")
         assert _class_bytes(lab, "v0") > RATE  # the classifier itself works: uploads
@@ -261,17 +258,13 @@ def test_tc_s_cgroup_classifier_on_an_ifb_never_sees_a_download_and_the_connecti
         lab.down("t/a")
         assert _class_bytes(lab, "ifbx") > RATE
     finally:
-        (tmp_path / "cgroup.procs").write_text(str(_pid()))
+        (tmp_path / "cgroup.procs").write_text(str(os.getpid()))
         lab.near.run(["nft", "delete table inet pin"], check=False)
         for command in ("qdisc del dev v0 root", "qdisc del dev v0 ingress"):
             lab.near.run(["tc", *command.split()], check=False)
         lab.near.run(["ip", "link", "del", "ifbx"], check=False)
         group.rmdir()
         subprocess.run(["umount", tmp_path], check=True)
-
-
-def _pid() -> int:
-    return int(Path("/proc/self").resolve().name)
 
 
 def _class_bytes(lab: Lab, device: str) -> int:
