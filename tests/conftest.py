@@ -10,6 +10,7 @@ import faulthandler
 import filecmp
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
-    """Fails the test that leaves a network namespace or a process. What a wider fixture holds is there before it."""
+    """Fails the test that leaves a network namespace or a process. What a wider fixture holds is there before it; a
+    process of that which the test has ended and started again, with the same words, is no other one."""
     namespaces, children = set(net.leftovers(os.getpid())), _children()
     yield
     left = set(net.leftovers(os.getpid())) - namespaces
@@ -70,16 +72,17 @@ def nothing_is_left_behind() -> Iterator[None]:
     assert not running, f"processes left behind: {', '.join(sorted(running))}"
 
 
-def _children() -> set[str]:
-    """This process's children, as "pid command"."""
-    found = set()
+def _children() -> Counter[str]:
+    """This process's children by their command, and how many there are of each."""
+    found: Counter[str] = Counter()
     for listed in Path("/proc/self/task").glob("*/children"):
         try:
             pids = listed.read_text().split()
         except OSError:  # that thread has just ended
             continue
-        found |= {f"{pid} {_command(pid)}" for pid in pids}
-    return {child for child in found if "multiprocessing.resource_tracker" not in child}  # Python's own, kept for reuse
+        found.update(map(_command, pids))
+    # Python's own is kept for reuse.
+    return Counter({child: count for child, count in found.items() if "multiprocessing.resource_tracker" not in child})
 
 
 def _command(pid: str) -> str:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import socket
-import sys
+import subprocess
 from pathlib import Path
 from typing import Any
 
-import glacic
 from glacic.ctlplane import protocol
+from glacic.ctlplane.spawn import Spawned, spawn
 from glacic.errors import GlacicError
 
 START_S = 300.0  # until the first heartbeat: an emulated machine imports slowly, and nothing waits on it but the start
@@ -26,26 +25,17 @@ STOP_S = 30.0  # for a clean stop: the last transaction and the last elements
 _LINE = 1 << 28  # bytes; settings with thousands of policies are one line, and both ends are ours
 
 
-# The same glacic that runs here, and nothing out of whatever folder the service was started in.
-_START = """
-import sys
-root = sys.argv.pop(1)
-if root not in sys.path:
-    sys.path.insert(0, root)
-from glacic.ctlplane.worker import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 class Worker:
     """One worker process. Not reused: a dead one is replaced by a new object."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """folder: the database's, the one that the process may write in (sandbox.py)."""
+    def __init__(self, folder: Path | None = None, spawned: Spawned | None = None) -> None:
+        """folder: the database's, the one that the process may write in (sandbox.py). spawned: its process, where there
+        is one already."""
         self._folder = folder
+        self._spawned = spawned
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._ended: asyncio.Task[int] | None = None
@@ -62,34 +52,19 @@ class Worker:
         return self._process.pid if self._process else 0
 
     async def start(self) -> None:
-        """Start the process; it is heard from by its heartbeats. Raises GlacicError, such as out of descriptors."""
+        """Start the process, or take the one that is there, and tell it where it may write; it is heard from by its
+        heartbeats. Raises GlacicError, such as out of descriptors."""
+        spawned = self._spawned or spawn()
         try:
-            await self._spawn()
+            ended = await _watch(spawned.process)
+            reader, self._writer = await asyncio.open_unix_connection(sock=spawned.link, limit=_LINE)
         except OSError as error:
+            spawned.end()
             raise GlacicError(f"the worker cannot be started: {error.strerror or error}") from None
-
-    async def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",
-                    "-c",
-                    _START,
-                    str(Path(glacic.__file__).parents[1]),
-                    str(theirs.fileno()),
-                    str(os.getpid()),
-                    *([str(self._folder)] if self._folder is not None else []),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-        except OSError:
-            ours.close()
-            raise
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LINE)
+        self._process = spawned.process
+        self._ended = ended
+        self._writer.write(protocol.pack({"folder": str(self._folder) if self._folder is not None else None}))
         self._reading = asyncio.create_task(self._read(reader))
-        self._ended = asyncio.create_task(self._process.wait())
         self._looking = asyncio.create_task(self._end_when_hung())
 
     async def wait(self, timeout_s: float | None = None) -> int | None:
@@ -117,8 +92,8 @@ class Worker:
 
     def kill(self) -> None:
         """End it now; SIGKILL also ends a stopped process."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        if self._process is not None:
+            self._process.kill()  # of one that has ended: nothing
 
     async def stop(self) -> None:
         """Ask for a clean end, and kill what does not obey in time."""
@@ -174,3 +149,20 @@ class Worker:
             future.set_result(protocol.result_of(message))
         except GlacicError as error:
             future.set_exception(error)
+
+
+async def _watch(process: subprocess.Popen[bytes]) -> asyncio.Task[int]:
+    """A task that ends when the process does, with its exit status. Raises OSError."""
+    descriptor = os.pidfd_open(process.pid)  # readable from its end on: pidfd_open(2)
+    loop, gone = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, gone.set)
+
+    async def wait() -> int:
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        return process.wait()
+
+    return asyncio.create_task(wait())

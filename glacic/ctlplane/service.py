@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Collection, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ from glacic.ctlplane.restoring import RESTORING, Restoring
 from glacic.ctlplane.revisions import Origin, Revisions
 from glacic.ctlplane.server import Server, make_way
 from glacic.ctlplane.settings import Settings, settings_of, to_message
+from glacic.ctlplane.spawn import Spawned
 from glacic.ctlplane.startup import Choice, check_rights, choose, in_force, make_folder, only_one
 from glacic.ctlplane.wish import Wish
 from glacic.errors import GlacicError, StoreError
@@ -52,18 +53,24 @@ BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)  # before the n-th new worker in a row th
 LASTED_S = 10.0
 
 
-def run(*, config_path: Path, state_dir: Path, socket_path: Path, apply_ruleset: bool) -> int:
-    """Run the service until SIGTERM or SIGINT; 0 after a clean stop. Raises GlacicError where it cannot start."""
+def run(*, config_path: Path, state_dir: Path, socket_path: Path, apply_ruleset: bool, spawned: Spawned) -> int:
+    """Run the service, with its first worker in the process `spawned`, until SIGTERM or SIGINT; 0 after a clean stop.
+
+    Raises GlacicError where it cannot start."""
     logs.configure()
-    check_rights()
-    make_folder(state_dir)
-    refuse_foreign(state_dir)
-    with only_one(state_dir / "lock"):
+    with ExitStack() as cleanup:
+        cleanup.callback(spawned.end)
+        check_rights()
+        make_folder(state_dir)
+        refuse_foreign(state_dir)
+        cleanup.enter_context(only_one(state_dir / "lock"))
         Revisions(state_dir).tidy()
         choice = choose(config_path, Revisions(state_dir)) if apply_ruleset else Choice(load(config_path), {})
         make_way(socket_path)
-        nft = Libnftables()
-        return asyncio.run(Service(choice.config, state_dir, socket_path, nft, apply_ruleset, choice=choice).run())
+        service = Service(
+            choice.config, state_dir, socket_path, Libnftables(), apply_ruleset, choice=choice, spawned=spawned
+        )
+        return asyncio.run(service.run())
 
 
 class Service:
@@ -78,6 +85,7 @@ class Service:
         apply_ruleset: bool,
         *,
         choice: Choice | None = None,
+        spawned: Spawned | None = None,
     ) -> None:
         self.config = config  # in force, or to be put in force by the next worker
         self.state_dir = state_dir
@@ -89,6 +97,7 @@ class Service:
         self.reason = ""
         self.since = datetime.now(UTC)
         self.worker = child.Worker()
+        self._spawned = spawned  # for the first one
         self.worker_starts = 0
         self.settings: Settings | None = None
         self.store: Store | None = None
@@ -263,6 +272,9 @@ class Service:
         policies, panic = self.policies_of(self.config), self.changes.panicking
         await asyncio.to_thread(closing.close, self.nft, self.config, policies, self.state_dir, panic=panic)
         self.applied, self._broken = True, broken
+        if self._spawned is not None:
+            self._spawned.end()
+            self._spawned = None
         await self.integrity.in_force()
         with suppress(StoreError):  # there is none yet
             self.store = Store.open(Path(settings_of(self.config, (), self.state_dir).database), read_only=True)
@@ -270,7 +282,9 @@ class Service:
         _log.error("the configuration is broken; what was in force before is, closed for everything new", error=broken)
 
     async def _start_worker(self, config: Config | None = None) -> None:
-        self.worker = child.Worker(Path(settings_of(config or self.config, (), self.state_dir).database).parent)
+        folder = Path(settings_of(config or self.config, (), self.state_dir).database).parent
+        spawned, self._spawned = self._spawned, None
+        self.worker = child.Worker(folder, spawned)
         await self.worker.start()
         self.worker_starts += 1
 

@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from glacic.ctlplane import logs, protocol, sandbox
 from glacic.ctlplane.rescue import EXIT_DAMAGED
@@ -39,25 +39,26 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(arguments: list[str]) -> int:
-    """Started by child.py with FD, PARENT and perhaps the database's FOLDER: serve the socket FD until the parent says
-    stop or goes away."""
-    descriptor, parent = map(int, arguments[:2])
-    folder = Path(arguments[2]) if arguments[2:] else None
+    """Started by spawn.py with FD and PARENT: serve the socket FD until the parent says stop or goes away. Its first
+    line names the database's folder (child.py)."""
+    descriptor, parent = map(int, arguments)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         return 1
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they reach the whole group; the parent decides
-        signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(PermissionError):  # it takes CAP_SYS_NICE, or a unit's LimitNICE=
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(GARBAGE, 20, 100)
     logs.configure()
-    confined = sandbox.enter(folder)
-    if not confined.landlock:
-        _log.warning("the worker may touch files: this kernel has no Landlock", reason=confined.reason)
-    with socket.socket(fileno=descriptor) as link:
-        return Worker(link).run()
+    with socket.socket(fileno=descriptor) as link, link.makefile("rb") as lines:
+        first = lines.readline()
+        if not first:  # the parent needed no worker after all
+            return 0
+        folder = protocol.unpack(first)["folder"]
+        confined = sandbox.enter(Path(folder) if folder is not None else None)
+        if not confined.landlock:
+            _log.warning("the worker may touch files: this kernel has no Landlock", reason=confined.reason)
+        return Worker(link).run(lines)
 
 
 class Worker:
@@ -81,12 +82,11 @@ class Worker:
             "stop": self._stop,
         }
 
-    def run(self) -> int:
+    def run(self, lines: BinaryIO) -> int:
         """Until told to stop, or until the parent's end of the socket is closed."""
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        with self._link.makefile("rb") as lines:
-            while not self._stopped.is_set() and (line := lines.readline()):
-                self._send(self._answer(protocol.unpack(line)))
+        while not self._stopped.is_set() and (line := lines.readline()):
+            self._send(self._answer(protocol.unpack(line)))
         if not self._stopped.is_set():
             self._workshop.close()
         return 0

@@ -229,6 +229,8 @@ def test_a_broken_file_at_the_start_closes_and_says_so(lab: Home, glacic: Glacic
     glacic.wait("degraded", lambda: glacic.state() == "degraded")
     status = glacic.cli("status", check=False)
     assert (status.returncode, str(glacic.config) in status.stdout) == (1, True)
+    number = glacic.process.pid
+    assert Path(f"/proc/{number}/task/{number}/children").read_text() == ""  # nobody to decide anything
     assert "log prefix" not in chains(lab)
     assert passes(lab)  # what was learned
     assert not lab.laptop.call(traffic.tcp, SERVER, 81, timeout_s=QUICK_S).ok

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def descriptors() -> int:
 def test_a_worker_that_cannot_be_started_is_an_error_of_ours_and_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def full(*_: object, **__: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async def start() -> None:
@@ -67,5 +68,5 @@ def test_a_worker_that_cannot_be_started_is_an_error_of_ours_and_leaves_nothing_
             await child.Worker().start()
         assert descriptors() == before
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", full)
+    monkeypatch.setattr(subprocess, "Popen", full)
     asyncio.run(start())

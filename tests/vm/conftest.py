@@ -1,20 +1,24 @@
 """Tests in this folder run in a virtual machine whose kernel has nftables' `queue` statement.
 
-    host     collects as ever; after all other tests it boots one guest for the collected tests of this folder
+    host     collects as ever; behind all other tests it boots one guest for the collected tests of this folder
     guest    the same pytest on the same files; each report is written to reports.jsonl in a folder that both see
     host     reads them back as they come, as its own reports, with the guest's text of a failure
 
-The guest's boot is no test's time. Whatever keeps a test from running there (a missing package, a guest that dies)
-fails it by name; nothing is skipped. In the guest, marked by an environment variable, this file only writes the
-reports.
+Tests of tests/systemd have a machine of their own, as slow as this one and as careless of the clock: those come last of
+all others, and both guests run beside each other. The guest's boot is no test's time. Whatever keeps a test from
+running there (a missing package, a guest that dies) fails it by name; nothing is skipped. In the guest, marked by an
+environment variable, this file only writes the reports.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
+import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +28,7 @@ from glacic.errors import LabError
 from glacic.lab import vm
 
 FOLDER = Path(__file__).resolve().parent
+BESIDE = FOLDER.parent / "systemd"
 REPORTS = "reports.jsonl"
 SHARED = "GLACIC_TEST_REPORTS"  # environment, in the guest: the folder that both sides see
 TEST_TIMEOUT_S = 600  # for one test in the guest, in place of pyproject's: everything is 10 to 20 times slower there
@@ -47,13 +52,20 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     if vm.IN_GUEST in os.environ or session.config.option.collectonly:
         return (yield)
     ours = [item for item in session.items if _is_ours(item)]
-    session.items = [item for item in session.items if not _is_ours(item)]
-    result = yield
-    if ours and not session.shouldfail and not session.shouldstop:
-        HostSide(session, ours).run()
-        if session.shouldfail:
-            raise session.Failed(session.shouldfail)
-    return result
+    if not ours:
+        return (yield)
+    others = [item for item in session.items if not _is_ours(item)]
+    beside = [item for item in others if item.path.is_relative_to(BESIDE)]
+    session.items = [item for item in others if item not in beside] + beside
+    with contextlib.ExitStack() as cleanup:
+        host = HostSide(session, ours, beside, cleanup)
+        session.config.pluginmanager.register(host)
+        result = yield
+        if not session.shouldfail and not session.shouldstop:
+            host.finish()
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+        return result
 
 
 def _is_ours(item: pytest.Item) -> bool:
@@ -77,32 +89,63 @@ class GuestSide:
 
 
 class HostSide(io.RawIOBase):
-    """Runs the guest and reports what it reports. It is the stream of the guest's output, so that output wakes it."""
+    """Runs the guest and reports what it reports. The guest has a thread, whose output this is; reports are made by
+    pytest's own thread, between its tests and after them.
 
-    def __init__(self, session: pytest.Session, items: Sequence[pytest.Item]) -> None:
+    An interrupted run does not wait for that thread: the guest ends with this process (glacic/lab/vm.py).
+    """
+
+    def __init__(
+        self,
+        session: pytest.Session,
+        items: Sequence[pytest.Item],
+        beside: Sequence[pytest.Item],
+        cleanup: contextlib.ExitStack,
+    ) -> None:
         self._config = session.config
+        self._cleanup = cleanup
         self._waiting = {item.nodeid: item for item in items}
+        self._beside = {item.nodeid for item in beside}
         self._started: set[str] = set()
         self._output = bytearray()
         self._read = 0  # bytes of the report file
+        self._path = Path()  # of the report file
+        self._why = ""  # a test has no result
+        self._thread: threading.Thread | None = None
 
-    def run(self) -> None:
-        """One guest for all; every test that has no report in the end fails."""
-        try:
-            with vm.shared_folder() as folder:
-                status = self._boot(folder)
-            why = f"pytest in the virtual machine ended with status {status} and no result for this test"
-        except LabError as error:
-            why = str(error)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """The first of the tests that ours run beside begins."""
+        if nodeid in self._beside:
+            self._begin()
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """One of them has ended: what the guest has reported meanwhile is passed on."""
+        if nodeid in self._beside:
+            self._drain()
+
+    def finish(self) -> None:
+        """Every test has been reported when this returns; one that the guest has no report of has failed."""
+        self._begin()
+        assert self._thread is not None
+        while self._thread.is_alive():
+            self._drain()
+            self._thread.join(0.2)
+        self._drain()
         for item in list(self._waiting.values()):
-            self._fail(item, why)
+            self._fail(item, self._why)
 
-    def _boot(self, folder: Path) -> int:
-        """The guest, from boot to end; everything that it reported has been passed on then, even if it failed."""
-        self._path = folder / REPORTS
-        self._path.touch()
+    def _begin(self) -> None:
+        if self._thread is None:
+            folder = self._cleanup.enter_context(vm.shared_folder())
+            self._path = folder / REPORTS
+            self._path.touch()
+            self._thread = threading.Thread(target=self._boot, args=[folder], name="guest", daemon=True)
+            self._thread.start()
+
+    def _boot(self, folder: Path) -> None:
+        """The guest, from boot to end."""
         try:
-            return vm.run(
+            status = vm.run(
                 self._command(folder),
                 timeout_s=GUEST_TIMEOUT_S,
                 cwd=self._config.rootpath,
@@ -112,13 +155,13 @@ class HostSide(io.RawIOBase):
                 stderr=self,
                 say=self._say,
             )
-        finally:
-            self._drain()
+            self._why = f"pytest in the virtual machine ended with status {status} and no result for this test"
+        except Exception as error:
+            self._why = str(error) if isinstance(error, LabError) else traceback.format_exc()
 
     def write(self, data: bytes) -> int:
-        """The guest has printed something, so there may be a report."""
+        """The guest has printed something."""
         self._output += data
-        self._drain()
         return len(data)
 
     def _command(self, shared: Path) -> list[str]:

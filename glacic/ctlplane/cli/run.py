@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Until told to stop."""
+    from glacic.ctlplane.spawn import spawn
+
+    spawned = spawn()  # it imports while this process does
     from glacic.ctlplane import service
 
     return service.run(
@@ -30,4 +33,5 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         state_dir=options.state_dir,
         socket_path=options.socket,
         apply_ruleset=not arguments.no_apply,
+        spawned=spawned,
     )
