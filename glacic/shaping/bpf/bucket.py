@@ -13,7 +13,7 @@ from glacic.shaping.bpf import program, syscall
 from glacic.shaping.bpf.pins import MAP_NAME
 from glacic.shaping.engine import DOWNLOAD, UPLOAD, Counted
 
-DEPTH_S = 0.25
+DEPTH_S = 0.3
 
 _BUCKET = {UPLOAD: program.UPLOAD_BUCKET, DOWNLOAD: program.DOWNLOAD_BUCKET}
 _COUNTS = {UPLOAD: program.UPLOAD_COUNTS, DOWNLOAD: program.DOWNLOAD_COUNTS}

@@ -1,11 +1,14 @@
 """Limits in eBPF, the engine: for each limit a map with its buckets, and a link for each direction that has a rate.
 
 A link is held by this process and gone with it, also after kill -9: the legacy attachment, which stays, is never used.
-Asked to (`keep`), it is pinned as well (pins.py), stays in force without a process, and is taken over by the next one.
+Asked to (`keep`), it is pinned as well (pins.py), stays in force without a process, and the next one takes it over.
 
-A rate is changed in the map. Where the scope (`traffic`) is another one, or the cgroup was made anew, there is a new link
-over the old map: buckets and counts live on. What is new is attached before what is old goes; where that fails, nothing
-has changed. A cgroup that has gone since the limits were worked out is left out.
+A rate is changed in the map. Where the scope (`traffic`) is another one, or the cgroup was made anew, there is a new
+link over the old map: buckets and counts live on. What is new is attached before what is old goes; where that fails,
+nothing has changed. A cgroup that has gone since the limits were worked out is left out.
+
+A socket can outlive its cgroup: TCP goes on sending what a process that was ended has left. So the link of a cgroup
+that is gone is kept for `LINGER_S` more; programs run for such sockets as before.
 
 Nothing is looked up and nothing runs for cgroups without a limit. Programs of others on the same cgroup run as well.
 """
@@ -14,7 +17,8 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from glacic.shaping.bpf.pins import PLACE, Pins, folder_of
 from glacic.shaping.engine import DOWNLOAD, UPLOAD, Counted, Item
 
 _ATTACH = {UPLOAD: syscall.CGROUP_INET_EGRESS, DOWNLOAD: syscall.CGROUP_INET_INGRESS}
+LINGER_S = 60.0  # TCP gives a socket without a process that long to close (net.ipv4.tcp_fin_timeout)
 _EACH, _SPARE = 4, 256  # descriptors that a limit takes, and that everything else may
 
 
@@ -32,6 +37,7 @@ _EACH, _SPARE = 4, 256  # descriptors that a limit takes, and that everything el
 class _Link:
     descriptor: int
     cgroup: int  # the id that it is attached to
+    path: str  # of that cgroup; "" where an earlier run has attached it
     traffic: Traffic | None  # what its program limits; None where an earlier run has loaded it
 
 
@@ -41,11 +47,6 @@ class _Held:
 
     map: int
     links: dict[str, _Link] = field(default_factory=dict)
-
-    def close(self) -> None:
-        for link in self.links.values():
-            os.close(link.descriptor)
-        os.close(self.map)
 
 
 @dataclass(slots=True)
@@ -67,20 +68,29 @@ class _Step:
 
 
 class BpfLimits:
-    """See glacic.shaping.engine.Engine. mount: where the cgroups are (cgroup2)."""
+    """See glacic.shaping.engine.Engine. mount: where the cgroups are (cgroup2). now: seconds."""
 
     name = "bpf"
 
-    def __init__(self, mount: Path, *, keep: bool = False, place: Path = PLACE) -> None:
-        self._mount = mount
+    def __init__(
+        self,
+        mount: Path,
+        *,
+        keep: bool = False,
+        place: Path = PLACE,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._mount, self._now = mount, now
         self._keep = keep
         self._pins = Pins(place)
         self._held: dict[str, _Held] = {}  # by the limit's name
         self._adopted: dict[str, _Held] = {}  # by the folder's, until a `put` says which limit that is
+        self._lingering: list[tuple[float, int]] = []  # until when, the descriptor of a link
 
     def put(self, items: Sequence[Item]) -> None:
         """See Engine.put."""
         _room_for(len(items))
+        self._let_go(self._now())
         if self._keep and items:
             self._pins.ready()
         steps: list[_Step] = []
@@ -114,21 +124,21 @@ class BpfLimits:
         }
 
     def adopt(self) -> None:
-        """See Engine.adopt. What an earlier run has pinned waits for the next `put`, or goes if nothing is to be kept."""
+        """See Engine.adopt. What was pinned waits for the next `put`, or goes if nothing is to be kept."""
         for kept in self._pins.kept():
             held = _Held(kept.map)
             for direction, descriptor in kept.links.items():
-                held.links[direction] = _Link(descriptor, syscall.link_info(descriptor).cgroup, None)
+                held.links[direction] = _Link(descriptor, syscall.link_info(descriptor).cgroup, "", None)
             if self._keep:
                 self._adopted[kept.folder] = held
             else:
-                held.close()
-                self._pins.drop(kept.folder)
+                self._drop(kept.folder, held, pinned=True)
 
     def remove(self) -> None:
         """See Engine.remove."""
         self.adopt()
         self.put(())
+        self._let_go(float("inf"))
 
     def _prepare(self, item: Item) -> _Step:
         """Attach what is new for this item; nothing that is there changes. A gone cgroup makes a step without rates."""
@@ -160,9 +170,8 @@ class BpfLimits:
                     continue
                 if link is None:
                     bucket.set_rate(step.held.map, direction, rate)
-                step.links[direction] = _Link(
-                    _attached(step.held.map, direction, item, directory), cgroup, item.traffic
-                )
+                descriptor = _attached(step.held.map, direction, item, directory)
+                step.links[direction] = _Link(descriptor, cgroup, item.cgroup.path, item.traffic)
         finally:
             os.close(directory)
 
@@ -180,19 +189,39 @@ class BpfLimits:
             if self._keep:
                 self._pins.keep_link(folder, direction, step.links[direction].descriptor)
             if direction in held.links:
-                os.close(held.links[direction].descriptor)
+                self._detach(held.links[direction])
             held.links[direction] = step.links.pop(direction)
         for direction, rate in step.rates.items():
             bucket.set_rate(held.map, direction, rate)
         for direction in held.links.keys() - step.rates.keys():
             if self._keep:
                 self._pins.drop_link(folder, direction)
-            os.close(held.links.pop(direction).descriptor)
+            self._detach(held.links.pop(direction))
 
-    def _drop(self, folder: str, held: _Held) -> None:
-        held.close()
-        if self._keep:
+    def _drop(self, folder: str, held: _Held, *, pinned: bool = False) -> None:
+        for link in held.links.values():
+            self._detach(link)
+        os.close(held.map)
+        if self._keep or pinned:
             self._pins.drop(folder)
+
+    def _detach(self, link: _Link) -> None:
+        """Take a link away; that of a cgroup that is gone lingers."""
+        try:
+            there = not link.path or (self._mount / link.path).stat().st_ino == link.cgroup
+        except OSError:
+            there = False
+        if there:
+            os.close(link.descriptor)
+        else:
+            self._lingering.append((self._now() + LINGER_S, link.descriptor))
+
+    def _let_go(self, now: float) -> None:
+        """Close the links that have lingered until `now`."""
+        for until, descriptor in self._lingering:
+            if until <= now:
+                os.close(descriptor)
+        self._lingering = [(until, descriptor) for until, descriptor in self._lingering if until > now]
 
 
 def _attached(descriptor: int, direction: str, item: Item, directory: int) -> int:
