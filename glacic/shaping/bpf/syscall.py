@@ -21,12 +21,11 @@ from glacic.errors import KernelRefused
 
 # enum bpf_cmd
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD, _OBJ_PIN, _OBJ_GET = 0, 1, 2, 5, 6, 7
-_PROG_GET_NEXT_ID, _PROG_GET_FD_BY_ID, _OBJ_GET_INFO_BY_FD = 11, 13, 15
-_LINK_CREATE, _LINK_GET_FD_BY_ID, _LINK_GET_NEXT_ID, _ENABLE_STATS = 28, 30, 31, 32
+_OBJ_GET_INFO_BY_FD, _LINK_CREATE = 15, 28
 
-MAP_TYPE_HASH, MAP_TYPE_ARRAY = 1, 2  # enum bpf_map_type
-PROG_TYPE_SCHED_CLS, PROG_TYPE_CGROUP_SKB = 3, 8  # enum bpf_prog_type
-CGROUP_INET_INGRESS, CGROUP_INET_EGRESS, TCX_INGRESS = 0, 1, 46  # enum bpf_attach_type
+MAP_TYPE_ARRAY = 2  # enum bpf_map_type
+PROG_TYPE_CGROUP_SKB = 8  # enum bpf_prog_type
+CGROUP_INET_INGRESS, CGROUP_INET_EGRESS = 0, 1  # enum bpf_attach_type
 LINK_TYPE_CGROUP = 3  # enum bpf_link_type
 
 # <asm/unistd.h>; the rest of the world uses asm-generic/unistd.h
@@ -51,16 +50,13 @@ class LostObject(KernelRefused):
 
 @dataclass(frozen=True, slots=True)
 class ProgramInfo:
-    """struct bpf_prog_info. run_ns, runs: only while statistics are on (`statistics`)."""
+    """struct bpf_prog_info."""
 
     id: int
     type: int
     name: str
     tag: bytes
     gpl_compatible: bool
-    map_ids: int
-    run_ns: int = 0
-    runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +141,10 @@ def pinned(path: str) -> int:
 
 def program_info(descriptor: int) -> ProgramInfo:
     """What the kernel says of a program. KernelRefused where the descriptor is none."""
-    raw = _info(descriptor, 232)
+    raw = _info(descriptor, 88)
     kind, number = struct.unpack_from("=II", raw)
-    maps = struct.unpack_from("=I", raw, 52)[0]
     flags = struct.unpack_from("=I", raw, 84)[0]
-    run_ns, runs = struct.unpack_from("=QQ", raw, 192)
-    return ProgramInfo(number, kind, _text(raw[64:80]), raw[8:16], bool(flags & 1), maps, run_ns, runs)
+    return ProgramInfo(number, kind, _text(raw[64:80]), raw[8:16], bool(flags & 1))
 
 
 def map_info(descriptor: int) -> MapInfo:
@@ -168,49 +162,6 @@ def link_info(descriptor: int) -> LinkInfo:
     return LinkInfo(number, kind, program, cgroup, attach_type)
 
 
-def all_programs() -> list[ProgramInfo]:
-    """Every program in the kernel, whoever's. Needs CAP_SYS_ADMIN."""
-    found = []
-    for descriptor in _every(_PROG_GET_NEXT_ID, _PROG_GET_FD_BY_ID):
-        try:
-            found.append(program_info(descriptor))
-        finally:
-            os.close(descriptor)
-    return found
-
-
-def all_links() -> list[LinkInfo]:
-    """Every link in the kernel, whoever's. Needs CAP_SYS_ADMIN."""
-    found = []
-    for descriptor in _every(_LINK_GET_NEXT_ID, _LINK_GET_FD_BY_ID):
-        try:
-            found.append(link_info(descriptor))
-        finally:
-            os.close(descriptor)
-    return found
-
-
-def statistics() -> int:
-    """Have the kernel count runs and their time, while the descriptor is open. Needs CAP_SYS_ADMIN."""
-    return _call(_ENABLE_STATS, struct.pack("=I", 0), "statistics")
-
-
-def _every(following: int, opened: int) -> list[int]:
-    number = 0
-    descriptors: list[int] = []
-    while True:
-        attributes = ctypes.create_string_buffer(struct.pack("=III", number, 0, 0), 12)
-        try:
-            _call_with(following, attributes, "list")
-        except LostObject:
-            return descriptors
-        number = struct.unpack_from("=I", attributes, 4)[0]
-        try:
-            descriptors.append(_call(opened, struct.pack("=III", number, 0, 0), f"object {number}"))
-        except LostObject:  # ended meanwhile
-            continue
-
-
 def _info(descriptor: int, size: int) -> bytes:
     raw = ctypes.create_string_buffer(size)
     _call(_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, size, _address(raw)), "object")
@@ -218,10 +169,11 @@ def _info(descriptor: int, size: int) -> bytes:
 
 
 def _call(command: int, attributes: bytes, what: str) -> int:
-    return _call_with(command, ctypes.create_string_buffer(attributes, len(attributes)), what)
+    return call(command, _buffer(attributes), what)
 
 
-def _call_with(command: int, attributes: ctypes.Array[ctypes.c_char], what: str) -> int:
+def call(command: int, attributes: ctypes.Array[ctypes.c_char], what: str) -> int:
+    """bpf(2) itself, on attributes that the kernel may write answers into. what: named in the error."""
     function = _function()
     answer: int = function(command, attributes, len(attributes))
     if answer >= 0:
