@@ -125,7 +125,8 @@ class BpfLimits:
 
     def adopt(self) -> None:
         """See Engine.adopt. What was pinned waits for the next `put`, or goes if nothing is to be kept."""
-        for kept in self._pins.kept():
+        known = {folder_of(name) for name in self._held} | set(self._adopted)
+        for kept in self._pins.kept(known):
             held = _Held(kept.map)
             for direction, descriptor in kept.links.items():
                 held.links[direction] = _Link(descriptor, syscall.link_info(descriptor).cgroup, "", None)

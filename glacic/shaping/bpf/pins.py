@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,10 +60,7 @@ class Pins:
         try:
             self._place.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
-            raise KernelRefused(
-                f"{self._place} cannot be made ({error.strerror}): it has to be in a BPF file system that this user "
-                f"may write in; as root, `mount -t bpf bpf {self._place.parent}` makes one"
-            ) from None
+            raise KernelRefused(f"{self._place} cannot be made ({error.strerror}); {self._advice()}") from None
 
     def keep_map(self, folder: str, descriptor: int) -> None:
         """Name a limit's map; its folder is made."""
@@ -72,7 +69,18 @@ class Pins:
             (self._place / folder / _MAP).unlink(missing_ok=True)
         except OSError as error:
             raise KernelRefused(f"{self._place / folder} cannot be made: {error.strerror}") from None
-        syscall.pin(descriptor, str(self._place / folder / _MAP))
+        try:
+            syscall.pin(descriptor, str(self._place / folder / _MAP))
+        except KernelRefused as refused:
+            _remove_if_empty(self._place / folder)
+            _remove_if_empty(self._place)
+            raise KernelRefused(f"{refused}; {self._advice()}") from None
+
+    def _advice(self) -> str:
+        return (
+            "it has to be in a BPF file system that this user may write in; "
+            f"as root, `mount -t bpf bpf {self._place.parent}` makes one"
+        )
 
     def keep_link(self, folder: str, direction: str, descriptor: int) -> None:
         """Name a limit's link, in the place of the one there may be."""
@@ -93,8 +101,8 @@ class Pins:
         _remove_if_empty(self._place / folder)
         _remove_if_empty(self._place)
 
-    def kept(self) -> Iterator[Kept]:
-        """What is there of ours. The descriptors are the caller's to close."""
+    def kept(self, known: Container[str] = ()) -> Iterator[Kept]:
+        """What is there of ours, but for the folders that are known. The descriptors are the caller's to close."""
         try:
             folders = sorted(path.name for path in self._place.iterdir() if path.is_dir())
         except FileNotFoundError:
@@ -102,7 +110,7 @@ class Pins:
         except OSError as error:
             raise KernelRefused(f"{self._place} cannot be read: {error.strerror}") from None
         for folder in folders:
-            found = self._open(folder)
+            found = None if folder in known else self._open(folder)
             if found is not None:
                 yield found
 

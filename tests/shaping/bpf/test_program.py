@@ -1,7 +1,7 @@
 """glacic.shaping.bpf.program: the bucket, packet by packet, and which packets it is for.
 
-Packets are put through the loaded program by the kernel (BPF_PROG_TEST_RUN), without a network. In the scratch network there is one interface beside the
-loopback, and its number goes with them.
+The kernel puts packets through the loaded program (BPF_PROG_TEST_RUN), without a network. In the scratch network there
+is one interface beside the loopback, and its number goes with them.
 """
 
 from __future__ import annotations
