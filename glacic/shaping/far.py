@@ -87,6 +87,7 @@ def _connection(connection: socket.socket, counts: Counter[str]) -> None:
         first = connection.recv(1)
         while first == b"D":
             connection.sendall(zeros)
+        counts["tcp"] += len(first)
         while data := connection.recv(_CHUNK):
             counts["tcp"] += len(data)
     except OSError:  # closed by the other side

@@ -150,9 +150,9 @@ def _make(mount: Path) -> Scratch:
         raise KernelRefused("no scratch namespace for the other end")
     _command("ip", "link", "set", "lo", "up")
     _command("ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "glacic1", "netns", str(peer))
-    up(INTERFACE, HERE)
     far = Far(ours)
     far.ask("up")
+    up(INTERFACE, HERE)
     for address in THERE.values():  # both know each other's link addresses before anything is counted
         socket.create_connection((address, PORT), _PATIENCE_S).close()
     return Scratch(mount, limited, free, far)

@@ -1,0 +1,111 @@
+"""glacic.shaping.scratch: a network for one question, of which nothing is left, however the question ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glacic.errors import GlacicError, KernelRefused
+from glacic.shaping import scratch
+from glacic.shaping.far import PORT
+from glacic.shaping.scratch import INTERFACE, THERE, Scratch
+
+
+def _tries() -> list[str]:
+    return [path.name for path in scratch.mounted().glob("glacic-try-*")]
+
+
+def _own_network() -> list[str]:
+    return [str(Path("/proc/self/ns/net").readlink()), *(name for _, name in socket.if_nameindex())]
+
+
+def test_the_answer_comes_back_and_nothing_of_the_caller_has_changed() -> None:
+    before = [_own_network(), Path("/proc/self/cgroup").read_text(), _tries()]
+
+    def work(made: Scratch) -> Any:
+        return {"interfaces": [name for _, name in socket.if_nameindex()], "far": made.far.ask("counts")}
+
+    assert scratch.inside(work) == {"interfaces": ["lo", INTERFACE], "far": {}}
+    assert [_own_network(), Path("/proc/self/cgroup").read_text(), _tries()] == before
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_other_end_is_reached_by_tcp_on_both_families(family: int) -> None:
+    def work(made: Scratch) -> Any:
+        with socket.create_connection((THERE[family], PORT), 5) as tcp:
+            tcp.sendall(bytes(1000))
+            tcp.shutdown(socket.SHUT_WR)
+            tcp.recv(1)
+        return made.far.ask("counts")["tcp"]
+
+    assert scratch.inside(work) == 1000
+
+
+def test_a_process_is_in_the_cgroup_for_the_block_and_no_longer() -> None:
+    def work(made: Scratch) -> Any:
+        seen = []
+        for cgroup in (made.limited, made.free):
+            with made.of(cgroup):
+                seen.append(_cgroup_of_this_process() == f"/{cgroup.path}")
+        return [*seen, _cgroup_of_this_process()]
+
+    assert scratch.inside(work) == [True, True, "/"]
+
+
+def _cgroup_of_this_process() -> str:
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    return next(line for line in lines if line.startswith("0::")).removeprefix("0::")
+
+
+def test_an_error_of_ours_comes_back_as_one() -> None:
+    def work(_: Scratch) -> Any:
+        raise GlacicError("not today")
+
+    with pytest.raises(KernelRefused, match="not today"):
+        scratch.inside(work)
+    assert _tries() == []
+
+
+def test_a_command_that_fails_says_which_and_why() -> None:
+    with pytest.raises(KernelRefused, match=r"ip link delete nothing: Cannot find device"):
+        scratch.inside(lambda made: made.command("ip", "link", "delete", "nothing"))
+
+
+def test_what_takes_too_long_is_ended() -> None:
+    begun = time.monotonic()
+    with pytest.raises(KernelRefused, match="took too long"):
+        scratch.inside(lambda _: time.sleep(100), patience_s=1.0)
+    assert time.monotonic() - begun < 30
+    assert _tries() == []
+
+
+def test_both_processes_end_with_the_one_that_asked_and_the_next_trial_removes_its_cgroups() -> None:
+    code = (
+        "import time\n"
+        "from glacic.shaping import scratch\n"
+        "scratch.inside(lambda made: print('there', flush=True) or time.sleep(100))\n"
+    )
+    asker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert asker.stdout is not None
+    assert asker.stdout.readline() == b"there\n"
+    left = _tries()
+    owner = int(left[0].removeprefix("glacic-try-").split(".")[0])
+    asker.send_signal(signal.SIGKILL)
+    asker.wait()
+    asker.stdout.close()
+    until = time.monotonic() + 10
+    while Path("/proc", str(owner)).exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not Path("/proc", str(owner)).exists()
+    until = time.monotonic() + 10
+    while _tries() and time.monotonic() < until:
+        scratch.sweep(scratch.mounted())
+    assert len(left) == 2
+    assert _tries() == []
