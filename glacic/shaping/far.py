@@ -87,7 +87,8 @@ def _connection(connection: socket.socket, counts: Counter[str]) -> None:
         first = connection.recv(1)
         while first == b"D":
             connection.sendall(zeros)
-        counts["tcp"] += len(first)
+        if first:
+            counts["tcp"] += len(first)
         while data := connection.recv(_CHUNK):
             counts["tcp"] += len(data)
     except OSError:  # closed by the other side

@@ -17,7 +17,7 @@ def test_datagrams_are_counted_by_their_first_byte() -> None:
             for family, data in ((4, b"abc"), (6, b"a"), (6, b"z")):
                 udp.sendto(data, (THERE[family] if family == 6 else f"::ffff:{THERE[4]}", PORT))
         until = time.monotonic() + 5
-        while made.far.ask("counts").keys() != {"a", "z"} and time.monotonic() < until:
+        while sum(made.far.ask("counts").values()) < 3 and time.monotonic() < until:
             time.sleep(0.01)
         return made.far.ask("counts")
 
