@@ -19,6 +19,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -237,8 +238,10 @@ def _attached(descriptor: int, direction: str, item: Item, directory: int) -> in
 
 
 def _room_for(limits: int) -> None:
-    """Allow this process as many descriptors as it needs, up to what it may allow itself (getrlimit(2))."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Allow this process as many descriptors as it needs, up to what it may allow itself (getrlimit(2)). Where it may
+    not even ask (a unit's filter of system calls), too many are an error that says what to do."""
     needed = limits * _EACH + _SPARE
-    if soft < needed and soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
+    with suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < needed and soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
