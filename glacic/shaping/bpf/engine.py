@@ -127,7 +127,13 @@ class BpfLimits:
     def adopt(self) -> None:
         """See Engine.adopt. What was pinned waits for the next `put`, or goes if nothing is to be kept."""
         known = {folder_of(name) for name in self._held} | set(self._adopted)
-        for kept in self._pins.kept(known):
+        try:
+            found = list(self._pins.kept(known))
+        except KernelRefused:
+            if self._keep:
+                raise
+            return  # who may not even look there has pinned nothing
+        for kept in found:
             held = _Held(kept.map)
             for direction, descriptor in kept.links.items():
                 held.links[direction] = _Link(descriptor, syscall.link_info(descriptor).cgroup, "", None)

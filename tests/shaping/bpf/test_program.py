@@ -11,6 +11,7 @@ import os
 import random
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,6 +107,21 @@ def test_a_packet_larger_than_the_bucket_passes_and_is_paid_for_afterwards() -> 
         return [bench.put(_packet("192.0.2.1", "192.0.2.2", 3000)), bench.put(times=100), bench.counted()]
 
     assert _inside(work) == [PASS, DROP, [3000, 1, 10_000, 100]]
+
+
+def test_processors_that_charge_one_bucket_at_once_let_no_more_through_than_one_would() -> None:
+    def work(_: Scratch) -> Any:
+        bench = Bench(UPLOAD, 1000)
+        threads = [threading.Thread(target=bench.put, kwargs={"times": 20_000}) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return bench.counted()
+
+    _, passed, _, dropped = _inside(work)
+    assert passed + dropped == 80_000
+    assert 4 <= passed <= 14  # the bucket, and what a slow machine's second or so adds
 
 
 def test_ipv4_and_ipv6_draw_on_one_bucket() -> None:
