@@ -11,6 +11,7 @@ import json
 import socket
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 PORT = 9
@@ -32,15 +33,13 @@ class Far:
         return json.loads(self._file.readline())
 
 
-def serve(talk: socket.socket) -> None:
-    """Answer until the other side of the socket pair is closed."""
+def serve(talk: socket.socket, up: Callable[[], None]) -> None:
+    """Answer until the other side of the socket pair is closed. At the word "up", bring the interface up and listen."""
     counts: Counter[str] = Counter()
     with talk.makefile("rw") as file:
         for line in file:
             if line.strip() == "up":
-                from glacic.shaping.scratch import THERE, up
-
-                up("glacic1", THERE)
+                up()
                 _listen(counts)
             file.write(json.dumps(dict(counts)) + "\n")
             file.flush()

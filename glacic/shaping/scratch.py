@@ -36,7 +36,7 @@ from glacic.errors import GlacicError, KernelRefused
 from glacic.shaping.engine import Cgroup
 from glacic.shaping.far import PORT, Far, serve
 
-INTERFACE = "glacic0"
+INTERFACE, _FAR_INTERFACE = "glacic0", "glacic1"
 HERE, THERE = {4: "192.0.2.1", 6: "2001:db8::1"}, {4: "192.0.2.2", 6: "2001:db8::2"}  # RFC 5737, RFC 3849
 
 _CLONE_NEWNET, _PR_SET_PDEATHSIG = 0x4000_0000, 1  # linux/sched.h, linux/prctl.h
@@ -141,7 +141,7 @@ def _make(mount: Path) -> Scratch:
             ours.close()
             _unshare()
             theirs.sendall(b"\n")
-            serve(theirs)
+            serve(theirs, lambda: _up(_FAR_INTERFACE, THERE))
         finally:
             os._exit(0)
     theirs.close()
@@ -149,16 +149,16 @@ def _make(mount: Path) -> Scratch:
     if not ours.recv(1):
         raise KernelRefused("no scratch namespace for the other end")
     _command("ip", "link", "set", "lo", "up")
-    _command("ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", "glacic1", "netns", str(peer))
+    _command("ip", "link", "add", INTERFACE, "type", "veth", "peer", "name", _FAR_INTERFACE, "netns", str(peer))
     far = Far(ours)
     far.ask("up")
-    up(INTERFACE, HERE)
+    _up(INTERFACE, HERE)
     for address in THERE.values():  # both know each other's link addresses before anything is counted
         socket.create_connection((address, PORT), _PATIENCE_S).close()
     return Scratch(mount, limited, free, far)
 
 
-def up(interface: str, addresses: dict[int, str]) -> None:
+def _up(interface: str, addresses: dict[int, str]) -> None:
     """Give an interface its addresses, usable at once."""
     _command("ip", "address", "add", f"{addresses[4]}/24", "dev", interface)
     _command("ip", "address", "add", f"{addresses[6]}/64", "dev", interface, "nodad")

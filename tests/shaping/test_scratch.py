@@ -78,6 +78,17 @@ def test_a_command_that_fails_says_which_and_why() -> None:
         scratch.inside(lambda made: made.command("ip", "link", "delete", "nothing"))
 
 
+def test_without_the_rights_it_says_who_has_them() -> None:
+    code = "from glacic.shaping import scratch\nscratch.inside(lambda made: 1)\n"
+    command = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (
+        "KernelRefused: no scratch namespace and cgroup: [Errno 1] Operation not permitted; run it as root"
+        in done.stderr
+    )
+    assert _tries() == []
+
+
 def test_what_takes_too_long_is_ended() -> None:
     begun = time.monotonic()
     with pytest.raises(KernelRefused, match="took too long"):

@@ -12,6 +12,8 @@ import select
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -119,6 +121,49 @@ def test_the_cgroup_beside_it_loses_nothing() -> None:
     free, limited = scratch.inside(work)
     assert free == 100
     assert 1 <= limited <= 5
+
+
+def test_a_cgroup_below_a_limited_one_is_limited_with_it() -> None:
+    """A slice and its units share the slice's bucket."""
+
+    def work(made: Scratch) -> Any:
+        below = made.mount / made.limited.path / "unit"
+        below.mkdir()
+        try:
+            BpfLimits(made.mount).put([_item(made.limited, upload=1000)])
+            unit = Cgroup(f"{made.limited.path}/unit", below.stat().st_ino, 2)
+            return [_burst(made, _udp(made, unit)), _burst(made, _udp(made, made.limited))]
+        finally:
+            below.rmdir()
+
+    unit, slice_ = scratch.inside(work)
+    assert 1 <= unit <= 5
+    assert slice_ <= 2
+
+
+def test_a_process_in_another_network_namespace_is_limited_by_its_cgroup() -> None:
+    """As those of containers are."""
+    code = f"import socket\nfor n in range(100): socket.socket(2, 2).sendto(bytes(1000), ('{scratch.HERE[4]}', 4711))"
+
+    def work(made: Scratch) -> Any:
+        (peer,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        came = []
+        BpfLimits(made.mount).put([_item(made.limited, upload=1000)])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.bind((scratch.HERE[4], 4711))
+            udp.settimeout(0.2)
+            for cgroup in (made.limited, made.free):
+                with made.of(cgroup):
+                    subprocess.run(["nsenter", "-t", peer, "-n", sys.executable, "-c", code], check=True)
+                came.append(0)
+                with suppress(TimeoutError):
+                    while udp.recv(2000):
+                        came[-1] += 1
+        return came
+
+    limited, free = scratch.inside(work)
+    assert 1 <= limited <= 5
+    assert free > 50  # the receiver's buffer may overflow
 
 
 def test_a_socket_is_told_of_no_error_where_its_packet_is_dropped() -> None:
