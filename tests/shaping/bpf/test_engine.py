@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import signal
 import socket
@@ -529,6 +530,8 @@ def test_a_hundred_limits_are_put_and_changed_in_moments() -> None:
             _item(Cgroup(f"{made.free.path}/{path.name}", path.stat().st_ino, 2), path.name, upload=MIB, download=MIB)
             for path in paths
         ]
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))  # fewer than they take
         engine, times = BpfLimits(made.mount), []
         for wanted in (items, items[:50], ()):
             begun = time.monotonic()
@@ -539,6 +542,23 @@ def test_a_hundred_limits_are_put_and_changed_in_moments() -> None:
         return times
 
     assert all(took < 5.0 for took in scratch.inside(work))
+
+
+def test_too_few_descriptors_are_an_error_that_says_where_to_get_more_and_nothing_has_changed() -> None:
+    def work(made: Scratch) -> Any:
+        engine = BpfLimits(made.mount)
+        engine.put([_item(made.limited, upload=1000)])
+        before, few = len([*Path("/proc/self/fd").iterdir()]), 40
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
+        try:
+            engine.put([_item(made.limited, f"limit{number}", upload=1) for number in range(few)])
+        except KernelRefused as error:
+            return [str(error), len([*Path("/proc/self/fd").iterdir()]) - before, len(_ours(made.limited.id))]
+
+    said, more, links = scratch.inside(work)
+    assert "Too many open files" in said
+    assert "LimitNOFILE" in said
+    assert (more, links) == (0, 1)
 
 
 def test_the_name_in_the_kernel_says_whose_it_is() -> None:
