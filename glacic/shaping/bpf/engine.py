@@ -98,23 +98,18 @@ class BpfLimits:
         try:
             for item in items:
                 steps.append(self._prepare(item))
-        except BaseException:
-            for step in steps:
-                step.undo()
-            raise
-        before = {folder_of(name): held for name, held in self._held.items()} | self._adopted
-        self._held, self._adopted = {}, {}
-        try:
+            wanted = {step.item.name for step in steps if step.rates}
             while steps:
                 self._take(steps[0])
                 steps.pop(0)
-        finally:  # where a pin is refused: what could not be kept goes
+        except BaseException:  # what was not taken yet stays as it was
             for step in steps:
                 step.undo()
-            left = {id(held) for held in self._held.values()}
-            for folder, held in before.items():
-                if id(held) not in left:
-                    self._drop(folder, held)
+            raise
+        for name in self._held.keys() - wanted:
+            self._drop(folder_of(name), self._held.pop(name))
+        for folder in list(self._adopted):
+            self._drop(folder, self._adopted.pop(folder))
 
     def counters(self) -> Mapping[tuple[str, str], Counted]:
         """See Engine.counters."""
@@ -192,6 +187,7 @@ class BpfLimits:
         if step.new and self._keep:
             self._pins.keep_map(folder, held.map)
         self._held[step.item.name] = held
+        self._adopted.pop(folder, None)
         step.new = False
         for direction in list(step.links):
             if self._keep:

@@ -513,6 +513,29 @@ def test_pins_where_there_is_no_bpf_file_system_are_refused_and_nothing_is_limit
     assert left == [[], {}, 0]
 
 
+def test_a_pin_that_is_refused_leaves_the_limits_that_there_are(tmp_path: Path) -> None:
+    def work(made: Scratch, place: Path) -> Any:
+        engine = BpfLimits(made.mount, keep=True, place=place)
+        engine.put([_item(made.limited, "old", upload=1000)])
+        (place / "bad").symlink_to("/nowhere")
+        try:
+            engine.put([_item(made.free, "bad", upload=1000), _item(made.limited, "old", upload=2000)])
+        except KernelRefused as error:
+            said = str(error)
+        return [
+            said,
+            sorted(engine.counters()),
+            _burst(made, _udp(made, made.limited)),
+            _soon(lambda: _ours(made.free.id), []),
+        ]
+
+    said, counters, came, left = _with_bpffs(tmp_path, work)
+    assert said.endswith("glacic/bad cannot be made: File exists")
+    assert counters == [["old", UPLOAD]]
+    assert 1 <= came <= 5
+    assert left == []
+
+
 def test_a_place_that_cannot_be_looked_into_matters_only_to_who_keeps_something_there(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     place = tmp_path / "file" / "glacic"
@@ -553,7 +576,11 @@ def test_too_few_descriptors_are_an_error_that_says_where_to_get_more_and_nothin
         try:
             engine.put([_item(made.limited, f"limit{number}", upload=1) for number in range(few)])
         except KernelRefused as error:
-            return [str(error), len([*Path("/proc/self/fd").iterdir()]) - before, len(_ours(made.limited.id))]
+            return [
+                str(error),
+                len([*Path("/proc/self/fd").iterdir()]) - before,
+                _soon(lambda: len(_ours(made.limited.id)), 1),
+            ]
 
     said, more, links = scratch.inside(work)
     assert "Too many open files" in said
