@@ -69,7 +69,8 @@ class Scratch:
 
 
 def inside(work: Callable[[Scratch], Any], *, patience_s: float = _PATIENCE_S) -> Any:
-    """What `work` returns, by way of JSON. Raises KernelRefused for its GlacicErrors, and where there are no rights."""
+    """What `work` returns, by way of JSON. Raises KernelRefused for its GlacicErrors and OSErrors, where there are no
+    rights, and where it takes too long."""
     mount = mounted()
     sweep(mount)
     reader, writer = os.pipe()
@@ -116,11 +117,9 @@ def _child(work: Callable[[Scratch], Any], mount: Path, writer: int) -> NoReturn
         _end_with_parent()
         os.setpgid(0, 0)  # an interrupt is for whoever asked
         try:
-            answer = {"answer": work(_make(mount))}
-        except GlacicError as error:
+            answer = {"answer": work(_made(mount))}
+        except (GlacicError, OSError) as error:
             answer = {"error": str(error)}
-        except OSError as error:
-            answer = {"error": f"no scratch namespace and cgroup: {error}; run it as root"}
         except BaseException:  # nobody above will report it
             traceback.print_exc()
             raise
@@ -129,6 +128,13 @@ def _child(work: Callable[[Scratch], Any], mount: Path, writer: int) -> NoReturn
             data = data[os.write(writer, data) :]
     finally:
         os._exit(0)
+
+
+def _made(mount: Path) -> Scratch:
+    try:
+        return _make(mount)
+    except OSError as error:
+        raise KernelRefused(f"no scratch namespace and cgroup: {error}; run it as root") from None
 
 
 def _make(mount: Path) -> Scratch:

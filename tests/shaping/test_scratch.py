@@ -73,6 +73,11 @@ def test_an_error_of_ours_comes_back_as_one() -> None:
     assert _tries() == []
 
 
+def test_so_does_what_the_kernel_says_to_the_work_itself() -> None:
+    with pytest.raises(KernelRefused, match="Connection refused$"):
+        scratch.inside(lambda _: socket.create_connection((THERE[4], 1), 5))
+
+
 def test_a_command_that_fails_says_which_and_why() -> None:
     with pytest.raises(KernelRefused, match=r"ip link delete nothing: Cannot find device"):
         scratch.inside(lambda made: made.command("ip", "link", "delete", "nothing"))
