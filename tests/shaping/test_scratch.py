@@ -74,7 +74,7 @@ def test_an_error_of_ours_comes_back_as_one() -> None:
 
 
 def test_so_does_what_the_kernel_says_to_the_work_itself() -> None:
-    with pytest.raises(KernelRefused, match="Connection refused$"):
+    with pytest.raises(KernelRefused, match=r"Connection refused$"):
         scratch.inside(lambda _: socket.create_connection((THERE[4], 1), 5))
 
 
