@@ -14,9 +14,10 @@ from glacic.shaping.pieces import attempts
 from glacic.shaping.scratch import Scratch
 
 
-def _everything() -> list[str]:
+def _everything(made: Scratch) -> list[object]:
     listings = ("nft list ruleset", "tc qdisc show", "ip -brief link")
-    return [subprocess.run(words.split(), capture_output=True, text=True, check=True).stdout for words in listings]
+    said = [subprocess.run(words.split(), capture_output=True, text=True, check=True).stdout for words in listings]
+    return [*said, [link.id for link in ebpf.links() if link.cgroup in (made.limited.id, made.free.id)]]
 
 
 def test_there_is_a_way_for_every_engine_in_both_directions() -> None:
@@ -27,14 +28,14 @@ def test_there_is_a_way_for_every_engine_in_both_directions() -> None:
 
 def test_each_leaves_the_scratch_network_as_it_was_also_where_the_kernel_lacks_a_piece() -> None:
     def work(made: Scratch) -> Any:
-        before, changed = [_everything(), [link.id for link in ebpf.links()]], []
+        before, changed = _everything(made), []
         for name, way in attempts().items():
             try:
                 with way(made):
                     pass
             except KernelRefused:
                 pass
-            if [_everything(), [link.id for link in ebpf.links() if link.cgroup == made.limited.id]] != before:
+            if _everything(made) != before:
                 changed.append(name)
         return changed
 

@@ -384,26 +384,35 @@ def _somebody_elses(cgroup: int) -> int:
 
 
 def test_programs_and_links_of_others_are_the_same_before_and_after() -> None:
+    """Those on the cgroups of this test: whatever else is on the machine comes and goes by itself."""
+
     def work(made: Scratch) -> Any:
-        directory = os.open(made.mount / made.limited.path, os.O_RDONLY)
-        _somebody_elses(directory)
+        for cgroup in (made.limited, made.free):
+            _somebody_elses(os.open(made.mount / cgroup.path, os.O_RDONLY))
 
-        def everything() -> Any:
-            return [[info.id for info in ebpf.programs()], [link.id for link in ebpf.links()]]
+        def there() -> Any:
+            links = [link for link in ebpf.links() if link.cgroup in (made.limited.id, made.free.id)]
+            return [[link.id, link.program, link.cgroup, link.attach_type] for link in links]
 
-        before = everything()
+        before = there()
         engine = BpfLimits(made.mount)
         engine.adopt()
         engine.put([_item(made.limited, upload=1000, download=1000)])
-        limited, during = _burst(made, _udp(made, made.limited)), everything()
+        limited, during = _burst(made, _udp(made, made.limited)), there()
         engine.put([_item(made.free, "another", upload=5)])
         engine.remove()
-        return [before, during, limited, _soon(everything, before)]
+        after = _soon(there, before)
+        ours = {program for _, program, *_ in during} - {program for _, program, *_ in before}
+        loaded = _soon(lambda: sorted(ours & {info.id for info in ebpf.programs()}), [])
+        return [before, during, limited, after, loaded]
 
-    before, during, limited, after = scratch.inside(work)
-    assert [len(now) - len(then) for now, then in zip(during, before, strict=True)] == [2, 2]
+    before, during, limited, after, loaded = scratch.inside(work)
+    assert len(before) == 2
+    assert during[:2] == before
+    assert len(during) == 4
     assert 1 <= limited <= 5
     assert after == before
+    assert loaded == []
 
 
 def _in_a_process(made: Scratch, act: Callable[[], None]) -> int:
