@@ -1,0 +1,107 @@
+"""glacic.shaping.probe: what the kernel can do is what packets say, not what commands answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glacic.errors import GlacicError, KernelRefused
+from glacic.shaping import probe
+from glacic.shaping.bpf.engine import BpfLimits
+from glacic.shaping.engine import DOWNLOAD, UPLOAD, Item
+from glacic.shaping.scratch import Scratch
+
+KEYS = ["engine", "direction", "available", "missing", "per_cgroup", "accuracy"]
+
+
+def _row(**more: Any) -> dict[str, Any]:
+    row = {"engine": "nft", "direction": UPLOAD, "available": True, "missing": "", "per_cgroup": True, "accuracy": None}
+    return {**row, **more}
+
+
+def test_every_engine_is_tried_in_both_directions_within_seconds() -> None:
+    begun = time.monotonic()
+    rows = probe.table()
+    assert time.monotonic() - begun < 30
+    assert all(list(row) == KEYS for row in rows)
+    found = {(row["engine"], row["direction"]): row for row in rows}
+    assert len(found) == len(rows) == 8
+    for engine in ("nft", "bpf"):  # on every kernel that these tests run on
+        for direction in (UPLOAD, DOWNLOAD):
+            assert found[engine, direction] == _row(engine=engine, direction=direction)
+    assert all(bool(row["missing"]) is not row["available"] for row in rows)
+
+
+@contextmanager
+def _nothing(_: Scratch) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _refused(_: Scratch) -> Iterator[None]:
+    raise KernelRefused("this kernel\n  lacks it")
+    yield
+
+
+@contextmanager
+def _both(made: Scratch) -> Iterator[None]:
+    engine = BpfLimits(made.mount)
+    engine.put(
+        [Item(name=cgroup.path, cgroup=cgroup, upload=1000, download=1000) for cgroup in (made.limited, made.free)]
+    )
+    yield
+    engine.remove()
+
+
+@pytest.mark.parametrize("direction", [UPLOAD, DOWNLOAD])
+def test_what_the_kernel_accepts_and_does_not_do_is_missing(direction: str) -> None:
+    (row,) = probe.table({("u32", direction): _nothing})
+    assert not row["available"]
+    assert row["missing"] == "the kernel takes it and does not limit: 100 of 100 packets came through"
+
+
+def test_what_the_kernel_refuses_is_missing_in_its_own_words() -> None:
+    (row,) = probe.table({("shape", UPLOAD): _refused})
+    assert row == _row(engine="shape", available=False, missing="this kernel lacks it", per_cgroup=None)
+
+
+@pytest.mark.parametrize("direction", [UPLOAD, DOWNLOAD])
+def test_what_limits_everybody_is_available_and_not_per_cgroup(direction: str) -> None:
+    (row,) = probe.table({("police", direction): _both})
+    assert row == _row(engine="police", direction=direction, per_cgroup=False)
+
+
+def test_the_table_is_kept_with_the_accuracy_that_was_measured_last(tmp_path: Path) -> None:
+    path = tmp_path / probe.FILE
+    probe.keep(path, [_row(), _row(direction=DOWNLOAD)])
+    probe.measured(
+        path,
+        [{"engine": "nft", "direction": UPLOAD, "ratio": 0.98}, {"engine": "bpf", "direction": UPLOAD, "ratio": 1.0}],
+    )
+    assert probe.kept(path) == [_row(accuracy=0.98), _row(direction=DOWNLOAD)]
+    probe.keep(path, [_row(available=False, missing="gone")])
+    assert probe.kept(path) == [_row(available=False, missing="gone", accuracy=0.98)]
+    assert [entry.name for entry in tmp_path.iterdir()] == [probe.FILE]
+
+
+@pytest.mark.parametrize("text", ["", "{", "7", "[7]", '[{"engine": "nft"}]', "\xff"])
+def test_a_file_that_is_missing_or_damaged_says_that_nothing_is_known(text: str, tmp_path: Path) -> None:
+    assert probe.kept(tmp_path / probe.FILE) == []
+    (tmp_path / probe.FILE).write_text(text, encoding="latin-1")
+    assert probe.kept(tmp_path / probe.FILE) == []
+
+
+def test_a_table_that_cannot_be_kept_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(GlacicError, match=r"cannot be kept in .*limit-engines\.json: No such file"):
+        probe.keep(tmp_path / "nowhere" / probe.FILE, [_row()])
+
+
+def test_what_is_available_is_said_by_what_is_missing(tmp_path: Path) -> None:
+    rows = json.loads(json.dumps([_row(), _row(engine="shape", available=False, missing="CONFIG_NET_CLS_FW")]))
+    assert probe.available(rows) == {("nft", UPLOAD): "", ("shape", UPLOAD): "CONFIG_NET_CLS_FW"}
