@@ -21,7 +21,7 @@ PACKAGES = {
 }
 
 
-HEAVY = {"hcl2", "lark", "sqlalchemy", "scapy", "structlog", "netfilterqueue", "asyncio", "rich"}
+HEAVY = {"hcl2", "lark", "sqlalchemy", "scapy", "structlog", "netfilterqueue", "asyncio", "rich", "pyroute2"}
 
 
 def imported(path: Path) -> set[str]:

@@ -50,7 +50,7 @@ def test_somebody_s_ingress_is_refused_by_name_and_matters_to_downloads_only(lab
 def test_an_interface_is_not_taken_where_the_kernel_would_give_another_qdisc_back(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lab.near.ip("link add many type ifb numtxqueues 2", "link set many up")
+    lab.near.ip("link add many numtxqueues 2 type ifb", "link set many up")
 
     def check(tc: Tc) -> str:
         return qdiscs.check(tc, tc.links()["many"], root=True, ingress=True)

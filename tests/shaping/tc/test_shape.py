@@ -4,6 +4,8 @@ Downloads need a stock kernel's classifiers: tests/vm/test_shaping_tc.py."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +82,23 @@ def test_after_a_removal_everything_is_as_it_was(lab: Lab, engine: Shape) -> Non
         put(lab, engine)
         assert lab.everything() == before
     assert lab.near.call(engine.counters) == {}
+
+
+def test_an_interface_with_several_queues_gets_them_back_and_keeps_its_kind_of_queue_meanwhile(
+    lab: Lab, engine: Shape
+) -> None:
+    lab.near.ip("link add many numtxqueues 2 type ifb", "link set many up")
+    try:
+        before = lab.everything()
+        assert '"mq"' in json.dumps(before)
+        queue = lab.with_tc(lambda tc: qdiscs.check(tc, tc.links()["many"], root=True, ingress=False))
+        put(lab, engine, dataclasses.replace(lab.item("a", "a", upload=MIB), interface="many"))
+        listed = lab.with_tc(lambda tc: tc.qdiscs(tc.links()["many"]))
+        assert (queue, qdiscs.HTB | 1) in {(each.kind, each.parent) for each in listed}
+        put(lab, engine)
+        assert lab.everything() == before
+    finally:
+        lab.near.ip("link del many")
 
 
 def test_the_next_run_cleans_what_a_killed_one_left_and_nothing_else(lab: Lab, engine: Shape) -> None:
