@@ -204,7 +204,7 @@ class Shape:
         """Exactly these classes on one interface. A class with another place in the tree is made anew."""
         made = self._put.setdefault(link.name, {})
         there = {handle & 0xFFFF: each.parent & 0xFFFF for handle, each in tc.classes(link).items() if handle != _HTB}
-        for minor in sorted((minor for minor in there if minor != tree.DEFAULT), key=lambda m: _depth(there, m))[::-1]:
+        for minor in sorted(filter(tree.is_limit, there), key=lambda m: _depth(there, m), reverse=True):
             bucket = wanted.get(minor)
             if bucket is None or bucket.parent != there[minor]:
                 tc.delete("del-class", link, handle=_HTB | minor)

@@ -64,6 +64,11 @@ def leaf(number: int) -> int:
     return _LEAF + number
 
 
+def is_limit(minor: int) -> bool:
+    """Whether this is the minor of a class of a limit."""
+    return minor - _LEAF in range(1, MOST + 1) or minor - _ABOVE in range(1, MOST + 1)
+
+
 def counting(minors: frozenset[int], number: int) -> int:
     """The minor that counts all of an item's packets, of the classes there are; 0 where it has none."""
     return next((minor for minor in (_ABOVE + number, _LEAF + number) if minor in minors), 0)

@@ -42,6 +42,8 @@ def test_a_limit_inside_another_lends_all_but_nothing_from_it() -> None:
     assert tree.counting(frozenset(found), numbered(*items)["s"]) == above.minor
     assert tree.counting(frozenset(found), numbered(*items)["s/no/u"]) == tree.leaf(1)
     assert tree.counting(frozenset(found), 99) == 0
+    assert all(map(tree.is_limit, found))
+    assert not tree.is_limit(tree.DEFAULT)
 
 
 def test_a_name_that_begins_like_another_is_not_inside_it() -> None:
