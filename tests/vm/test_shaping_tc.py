@@ -137,6 +137,7 @@ def test_no_packet_brings_a_mark_to_the_hooks_and_other_bits_of_the_connection_s
     lab: Lab, shape: Shape
 ) -> None:
     lab.put(shape, lab.item("a", "t/a", download=RATE))
+    lab.near.run(["nft", "reset", "counter", "inet", FOREIGN, "marked"])
     with transfer.connection(lab.mount, lab.mount / "t/a", lab.near, lab.far, FAR) as (near, far):
         assert about(transfer.rate(far, near, seconds=1), RATE)
         marks = lab.near.run(["nft", "list", "counter", "inet", FOREIGN, "marked"]).stdout
