@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,11 +136,11 @@ class Tc:
                 if message["handle"]  # 0: the head that filters of one preference hang from
             )
 
-    def acted(self, link: Link, parent: int, pref: int) -> Seen:
-        """What the filters of one preference have been asked for, and their first action has thrown away."""
+    def acted(self, link: Link, parent: int, prefs: Collection[int]) -> Seen:
+        """What the first actions of the filters of these preferences have met."""
         with _refusals(f"list the filters of {link.name}"):
             messages = list(self._ip.get_filters(index=link.index, parent=parent))
-        seen = [_seen(message) for message in messages if message["info"] >> 16 == pref and message["handle"]]
+        seen = [_seen(message) for message in messages if message["info"] >> 16 in prefs and message["handle"]]
         return Seen(*(sum(column) for column in zip(*seen, strict=True))) if seen else Seen(0, 0)
 
     def tc(self, command: str, kind: str, link: Link, **options: Any) -> None:

@@ -19,7 +19,8 @@ from glacic.shaping.tc.tree import MIN_RATE, rate_of
 MAX_RATE = (1 << 32) - 1  # bytes per second: the field of struct tc_ratespec
 _ETH_P_ARP = 0x0806  # <linux/if_ether.h>
 _ETH_P_ALL = 0x0003
-_ARP, _POLICE = qdiscs.PREFS[8], qdiscs.PREFS[9]
+_ARP = qdiscs.PREFS[8]
+_POLICE = (qdiscs.PREFS[9], qdiscs.PREFS[10])  # in turn, as a matchall filter cannot be changed (mall_change: EEXIST)
 _MAX_PACKET = 128 << 10  # bytes: larger ones never pass; a packet that the kernel has put together has 64 KiB
 _PARENTS = {UPLOAD: CLSACT_OUT, DOWNLOAD: CLSACT_IN}
 
@@ -34,7 +35,7 @@ class Police:
         self._put: dict[str, Item] = {}  # interface -> what is in the kernel
 
     def put(self, items: Sequence[Item]) -> None:
-        """See Engine.put. A changed rate takes the filter's place in one step."""
+        """See Engine.put. For another rate there is another filter before the old one goes."""
         wanted = _by_interface(items)
         with Tc() as tc:
             links = tc.links()
@@ -89,12 +90,9 @@ class Police:
             if rate and not had:
                 pass_on = {"kind": "gact", "action": "ok"}
                 tc.tc("add-filter", "matchall", link, parent=parent, prio=_ARP, protocol=_ETH_P_ARP, action=pass_on)
-            if rate and rate != had:
-                action = {"kind": "police", "rate": rate, "burst": burst(rate), "mtu": _MAX_PACKET, "action": "drop"}
-                verb = "replace-filter" if had else "add-filter"
-                tc.tc(verb, "matchall", link, parent=parent, prio=_POLICE, protocol=_ETH_P_ALL, handle=1, action=action)
+            if rate != had:
+                _replace(tc, link, parent, rate)
             if had and not rate:
-                tc.delete_filter(link, parent, _POLICE)
                 tc.delete_filter(link, parent, _ARP)
         self._put[link.name] = item
 
@@ -102,6 +100,17 @@ class Police:
         if qdiscs.is_policed(tc, link):
             qdiscs.give_back_ingress(tc, link, "clsact")
         self._put.pop(link.name, None)
+
+
+def _replace(tc: Tc, link: Link, parent: int, rate: int) -> None:
+    """A filter for this rate (0: none) in place of the one there is."""
+    there = {each.pref for each in tc.filters(link, parent)}.intersection(_POLICE)
+    if rate:
+        action = {"kind": "police", "rate": rate, "burst": burst(rate), "mtu": _MAX_PACKET, "action": "drop"}
+        pref = next(pref for pref in _POLICE if pref not in there)
+        tc.tc("add-filter", "matchall", link, parent=parent, prio=pref, protocol=_ETH_P_ALL, action=action)
+    for pref in there:
+        tc.delete_filter(link, parent, pref)
 
 
 def burst(rate: int) -> int:

@@ -45,7 +45,7 @@ def test_qdiscs_and_classes_are_listed_by_interface(lab: Lab) -> None:
     lab.with_tc(lambda tc: tc.delete("del", link, handle=0x70000, parent=ROOT))
     assert lab.with_tc(lambda tc: tc.qdiscs(link)) == (Qdisc("noqueue", 0, ROOT),)
     assert lab.with_tc(lambda tc: tc.filters(link, 0)) == frozenset()
-    assert lab.with_tc(lambda tc: tc.acted(link, 0, 1)) == Seen(0, 0)
+    assert lab.with_tc(lambda tc: tc.acted(link, 0, [1])) == Seen(0, 0)
 
 
 def test_a_refusal_says_what_where_and_what_to_do(lab: Lab) -> None:
