@@ -48,7 +48,13 @@ class Police:
                 if name not in wanted:
                     self._give_back(tc, link)
             for name, item in wanted.items():
-                self._police(tc, links[name], item)
+                fresh = name not in self._put
+                try:
+                    self._police(tc, links[name], item)
+                except KernelRefused:
+                    if fresh and qdiscs.has(tc, links[name], "clsact"):  # nothing half made stays
+                        qdiscs.give_back_ingress(tc, links[name], "clsact")
+                    raise
 
     def counters(self) -> dict[tuple[str, str], Counted]:
         """See Engine.counters: of the interface. act_police cannot tell the bytes that it let pass."""

@@ -7,7 +7,9 @@ import pytest
 from glacic.config.model import Traffic
 from glacic.errors import KernelRefused
 from glacic.shaping.engine import Cgroup, Item
+from glacic.shaping.tc.kernel import Link, Tc
 from glacic.shaping.tc.police import Police, burst
+from tests.shaping.tc.conftest import Lab
 
 MIB = 1 << 20
 CGROUP = Cgroup("system.slice/backup.service", 7, 2)
@@ -31,6 +33,23 @@ def item(interface: str = "eth0", upload: int = MIB, traffic: Traffic = Traffic.
 def test_what_it_would_not_do_is_refused(items: list[Item], words: str) -> None:
     with pytest.raises(KernelRefused, match=words):
         Police().put(items)
+
+
+def test_a_kernel_that_lacks_a_piece_is_left_as_it_was(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Tc.tc
+
+    def lacking(self: Tc, command: str, kind: str, link: Link, **options: object) -> None:
+        if kind == "matchall":
+            raise KernelRefused(f"cannot {command} {kind} on {link.name}")
+        whole(self, command, kind, link, **options)
+
+    monkeypatch.setattr(Tc, "tc", lacking)
+    before = lab.everything()
+    with pytest.raises(KernelRefused, match="cannot add-filter matchall on v0"):
+        lab.near.call(Police().put, [item("v0")])
+    with pytest.raises(KernelRefused, match="no interface eth9"):
+        lab.near.call(Police().put, [item("eth9")])
+    assert lab.everything() == before
 
 
 def test_it_says_that_it_is_interface_wide() -> None:
