@@ -48,11 +48,14 @@ class Police:
                 if name not in wanted:
                     self._give_back(tc, link)
             for name, item in wanted.items():
-                fresh = name not in self._put
+                fresh = not qdiscs.is_policed(tc, links[name])
+                if fresh:
+                    tc.tc("add", "clsact", links[name])
+                    self._put.pop(name, None)
                 try:
                     self._police(tc, links[name], item)
                 except KernelRefused:
-                    if fresh and qdiscs.has(tc, links[name], "clsact"):  # nothing half made stays
+                    if fresh:  # nothing half made stays
                         qdiscs.give_back_ingress(tc, links[name], "clsact")
                     raise
 
@@ -86,9 +89,6 @@ class Police:
         return f"limits everything on {item.interface}, whoever sends it: not only {item.cgroup.path}"
 
     def _police(self, tc: Tc, link: Link, item: Item) -> None:
-        if not qdiscs.is_policed(tc, link):
-            tc.tc("add", "clsact", link)
-            self._put.pop(link.name, None)
         before = self._put.get(link.name)
         for direction, parent in _PARENTS.items():
             rate = rate_of(item, direction)
