@@ -1,0 +1,147 @@
+"""Limits within themselves and among each other; and names that look like a slip of one that this machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from glacic.config.model import Config
+from glacic.config.validate_limits import alike, resembling
+
+Check = Callable[[str], list[str]]
+Valid = Callable[[str], Config]
+
+BACKUP = 'limit "a" {\n  unit = "backup.service"\n  upload = "5 mbit"\n}\n'
+
+
+def other(*lines: str) -> str:
+    return 'limit "b" {\n' + "".join(f"  {line}\n" for line in lines) + "}\n"
+
+
+def test_a_limit_has_one_target(errors: Check) -> None:
+    (found,) = errors('¶limit "x" {\n  upload = "5 mbit"\n}')
+    assert found.startswith('limit "x" names nothing that it limits: write unit = "backup.service"')
+    (found,) = errors('limit "x" {\n  slice = "a.slice"\n  ¶unit = "a.service"\n  upload = "5 mbit"\n}')
+    assert found.startswith("slice and unit are both written: a limit has one target")
+
+
+def test_a_limit_limits_something(errors: Check) -> None:
+    (found,) = errors('¶limit "x" {\n  unit = "a.service"\n}')
+    assert found.startswith('limit "x" limits nothing: write upload = "5 mbit"')
+
+
+def test_a_rate_that_cannot_be_read_is_told_once(errors: Check) -> None:
+    errors('limit "x" {\n  unit = "a.service"\n  ¶upload = "5"\n}')
+
+
+def test_names_are_given_once(errors: Check) -> None:
+    (found,) = errors(f'{BACKUP}limit ¶"a" {{\n  unit = "c.service"\n  upload = "5 mbit"\n}}')
+    assert found.startswith('a second limit "a": choose another name')
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        'unit = "backup.service"',
+        'cgroup = "system.slice/backup.service"',
+        'cgroup = "a.slice/a-b.slice/backup.service"',
+    ],
+)
+def test_a_unit_has_one_limit(errors: Check, target: str) -> None:
+    (found,) = errors(BACKUP + other(f"¶{target}", 'download = "5 mbit"'))
+    assert 'merge it into limit "a" of line 1' in found
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        'unit = "backup@1.service"',
+        'cgroup = "user.slice/user-1000.slice/user@1000.service/app.slice/backup.service"',  # of a user's own systemd
+        'cgroup = "system.slice/backup.service/inner"',
+        'slice = "backup.slice"',
+        'cgroup = "lxc/backup"',
+    ],
+)
+def test_what_is_another_cgroup_has_a_limit_of_its_own(valid: Valid, target: str) -> None:
+    valid(BACKUP + other(target, 'download = "5 mbit"'))
+
+
+def test_a_limit_within_a_limit_is_fine(valid: Valid) -> None:
+    valid(BACKUP + other('slice = "system.slice"', 'upload = "50 mbit"') + 'default_limit {\n  upload = "1 mbit"\n}\n')
+
+
+@pytest.mark.parametrize("engine", ['engine = "nft"', 'engine = "bpf"', 'engine = "auto"', ""])
+def test_an_interface_is_for_engines_that_work_on_one(errors: Check, engine: str) -> None:
+    (found,) = errors(f'limit "x" {{\n  unit = "a.service"\n  upload = "5 mbit"\n  {engine}\n  ¶interface = "eth0"\n}}')
+    assert 'leave it out, or write engine = "shape" or "police"' in found
+    (found,) = errors(f'default_limit {{\n  upload = "5 mbit"\n  {engine}\n  ¶interface = "eth0"\n}}')
+    assert "interface cannot apply to engine" in found
+
+
+POLICE = 'limit "x" {\n  unit = "a.service"\n  upload = "5 mbit"\n  engine = "police"\n  interface = "eth0"\n}\n'
+
+
+def test_a_limit_of_a_whole_interface_is_asked_for_by_its_name(errors: Check, notes: Check) -> None:
+    (found,) = errors('limit "x" {\n  unit = "a.service"\n  upload = "5 mbit"\n  ¶engine = "police"\n}')
+    assert found == (
+        "engine police needs interface: it limits everybody on an interface: "
+        'if that is wanted, write interface = "eth0"'
+    )
+    (found,) = notes(POLICE.replace("engine", "¶engine"))
+    assert found.startswith("engine police limits all of eth0, not a.service alone")
+    (found,) = errors(POLICE.replace("}\n", '  ¶traffic = "local"\n}\n'))
+    assert found.startswith('traffic = "local" cannot apply to engine police')
+    (found,) = errors('default_limit {\n  upload = "5 mbit"\n  ¶engine = "police"\n  interface = "eth0"\n}')
+    assert found.startswith("default_limit cannot use engine police")
+
+
+def test_an_interface_has_one_limit_in_each_direction(errors: Check, valid: Valid) -> None:
+    second = POLICE.replace('"x"', '"y"').replace("a.service", "b.service")
+    (found,) = errors(POLICE + second.replace("upload", "¶upload"))
+    assert found == 'a second upload limit of all of eth0: the first is limit "x" in line 1'
+    valid(POLICE + second.replace("upload", "download"))
+    valid(POLICE + second.replace("eth0", "eth1"))
+
+
+def test_a_small_rate_is_noted_with_the_reason(notes: Check) -> None:
+    text = 'limit "x" {\n  unit = "a.service"\n  ¶upload = "40 KiB/s"\n  download = "50 KiB/s"\n}\n'
+    (found,) = notes(f"{text}")
+    assert found.startswith("upload is less than 50 KiB/s: it is held roughly: the kernel's packets are up to 64 KiB")
+    (found,) = notes('default_limit {\n  ¶download = "1 kbit"\n}\n')
+    assert "1049 seconds' worth" in found
+
+
+# Units that the machine knows
+
+UNITS = {"backup.service", "nginx.service", "getty@.service", "system.slice", "web.slice", "backup.timer", "srv.mount"}
+
+
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [
+        ("backup.service", ""),
+        ("bakcup.service", "backup.service"),
+        ("ngnix.service", "nginx.service"),
+        ("getty@tty1.service", ""),
+        ("something-to-come.service", ""),
+        ("wbe.slice", "web.slice"),
+        ("serv.mount", "srv.mount"),
+        ("up.service", ""),
+    ],
+)
+def test_a_name_that_looks_like_a_slip_is_told(target: str, meant: str) -> None:
+    assert alike(target, UNITS) == meant
+
+
+def test_a_slip_is_a_note_and_the_limit_is_kept(valid: Valid) -> None:
+    config = valid(BACKUP.replace("backup", "bakcup") + other('cgroup = "lxc/bakcup"', 'upload = "5 mbit"'))
+    (found,) = resembling(config, UNITS)
+    assert (found.severity, found.span.line) == ("note", 2)
+    assert found.summary == "this machine has no unit bakcup.service"
+    assert found.advice == 'did you mean "backup.service"? The limit waits until there is a bakcup.service'
+    assert len(config.limits) == 2
+
+
+def test_nothing_is_said_where_no_units_are_known(valid: Valid) -> None:
+    assert resembling(valid(BACKUP), ()) == []
