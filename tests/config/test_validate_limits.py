@@ -125,7 +125,7 @@ UNITS = {"backup.service", "nginx.service", "getty@.service", "system.slice", "w
         ("ngnix.service", "nginx.service"),
         ("getty@tty1.service", ""),
         ("something-to-come.service", ""),
-        ("wbe.slice", "web.slice"),
+        ("webs.slice", "web.slice"),
         ("serv.mount", "srv.mount"),
         ("up.service", ""),
     ],
