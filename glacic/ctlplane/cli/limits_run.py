@@ -149,9 +149,11 @@ class Place:
     @classmethod
     def new(cls, name: str, mount: str | None) -> Place:
         """A scope's, or a new cgroup's. Raises GlacicError."""
-        from glacic.shaping.cgroups import find
+        if mount is None:  # the service has not looked yet: nothing is limited so far
+            from glacic.shaping.cgroups import find
 
-        where = Path(mount) if mount is not None else find().mount
+            mount = str(find().mount)
+        where = Path(mount)
         if SYSTEMD.is_dir() and shutil.which("systemd-run"):
             return cls(name, where, None)
         folder = where / name
