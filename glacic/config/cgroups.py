@@ -28,6 +28,7 @@ _VALID = re.compile(r"[A-Za-z0-9:_.\\@-]+", re.ASCII)  # VALID_CHARS of systemd,
 
 def unit(text: str) -> str:
     """The name of a unit that has processes."""
+    _short(text)
     stem, dot, suffix = text.rpartition(".")
     if suffix == "slice" and dot:
         raise Invalid(f'"{text}" is a slice', f'write slice = "{text}"')
@@ -44,6 +45,7 @@ def unit(text: str) -> str:
 
 def slice_name(text: str) -> str:
     """The name of a slice."""
+    _short(text)
     stem, dot, suffix = text.rpartition(".")
     if not dot or suffix != "slice":
         if dot and suffix in WITH_PROCESSES:
@@ -72,9 +74,12 @@ def _unit_name(text: str, stem: str) -> str:
         )
     if stem.startswith("@"):
         raise Invalid(f'"{text}" is not the name of a unit', "something stands before the @")
-    if len(text) > UNIT_MAX:
-        raise Invalid(f"a unit's name of {len(text)} bytes", f"at most {UNIT_MAX} bytes fit")
     return text
+
+
+def _short(text: str) -> None:
+    if len(text.encode("utf-8", "replace")) > UNIT_MAX:
+        raise Invalid(f"a unit's name of {len(text)} characters", f"at most {UNIT_MAX} bytes fit")
 
 
 def _unit_advice(text: str) -> str:

@@ -55,7 +55,13 @@ def run_list(_: argparse.Namespace, options: Options) -> int:
         result = service.call("limits.list")
     if options.json:
         options.emit(result)
-        return 0
+    else:
+        show_list(result)
+    return 0
+
+
+def show_list(result: dict[str, Any]) -> None:
+    """The answer to limits.list, for a person."""
     columns = ("name", "of", "upload", "download", "engine", "traffic", "from", "state")
     rows = [
         (
@@ -69,7 +75,6 @@ def run_list(_: argparse.Namespace, options: Options) -> int:
         warn(result["trouble"])
     if not rows:
         say('nothing is limited: write a limit block, or `glacic limits set NAME --unit X.service --download "5 mbit"`')
-    return 0
 
 
 def run_show(arguments: argparse.Namespace, options: Options) -> int:

@@ -49,7 +49,7 @@ def run_watch(arguments: argparse.Namespace, options: Options) -> int:
             time.sleep(max(0.0, begun + step * SECOND_S / STEPS - time.monotonic()))
             meters.feed(service.call("limits.watch"))
             if step % STEPS == 0:
-                _show(meters.rows(), options)
+                show(meters.rows(), options)
                 left = None if left is None else left - 1
     return 0
 
@@ -143,7 +143,8 @@ class Meters:
         }
 
 
-def _show(rows: list[Row], options: Options) -> None:
+def show(rows: list[Row], options: Options) -> None:
+    """One second, as a table or a line."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     if options.json:
         print(json.dumps({"at": at, "limits": rows}, ensure_ascii=True, separators=(",", ":")), flush=True)
