@@ -18,6 +18,7 @@ from glacic.config import edit
 from glacic.config.files import DISK, Files
 from glacic.config.load import examine, load
 from glacic.config.model import Config, Limit, LimitEngine, LimitKind, Traffic
+from glacic.config.policies import filters
 from glacic.config.rates import parse_rate
 from glacic.config.reader import HEADER
 from glacic.config.source import ERROR, Source
@@ -146,6 +147,11 @@ def _checked(config: Config, path: Path, before: bytes, text: str, name: str, wa
     if found is None:
         wrong = "\n\n".join(one.render() for one in diagnostics if one.severity == ERROR)
         raise GlacicError(f"{path} would not be valid any more, so nothing is changed:\n\n{wrong}")
+    if filters(found) and not filters(config):
+        raise GlacicError(
+            f"limit {name} is all that {path} is about: without it, and without zones, it would close the firewall to "
+            "everybody; change it by hand"
+        )
     if not _is_that(config, found, name, wanted):
         raise GlacicError(f"{path} is written in a way that cannot be edited for you: change limit {name} by hand")
     return Edit(path.resolve(), before, after)

@@ -105,6 +105,12 @@ def test_what_would_not_be_valid_is_not_written(main: Path) -> None:
         prepare_clear(main, "only")
 
 
+def test_the_last_limit_of_a_file_of_limits_does_not_close_the_firewall_behind_it(main: Path) -> None:
+    main.write_text('integrity = "restore"\nlimit "only" {\n  unit = "a.service"\n  upload = "1 mbit"\n}\n')
+    with pytest.raises(GlacicError, match="it would close the firewall to everybody"):
+        prepare_clear(main, "only")
+
+
 def test_an_attribute_on_the_line_of_the_brace_is_no_trouble(main: Path) -> None:
     text = 'limit "x" { unit = "x.service"\n  upload = "1 mbit"\n  download = "1 mbit"\n}\n'
     limits = main.parent / "conf.d" / "limits.hcl"

@@ -107,7 +107,13 @@ def run_clear(arguments: argparse.Namespace, options: Options) -> int:
     say(
         f"limit {arguments.name} is cleared"
         + (f", and taken out of {change.path}" if change else "")
-        + ("" if arguments.save else ", until the service is started anew if the configuration has it")
+        + (
+            ""
+            if change
+            else "; the configuration has it not"
+            if arguments.save
+            else ", until the service is started anew"
+        )
     )
     return 0
 
@@ -236,5 +242,5 @@ def _save(change: Any, so_far: str) -> None:
 def _outcome(limit: dict[str, Any]) -> str:
     """One line about a limit that was set."""
     rates = [f"{name} {rate_text(limit[name])}" for name in ("upload", "download") if limit[name]]
-    waits = "" if limit["state"] == "active" else " (it waits: there is no such cgroup now)"
+    waits = "" if limit["state"] == "active" else f" (it waits: {limit['why']})"
     return f"{limit['target']}: {', '.join(rates)}{waits}"

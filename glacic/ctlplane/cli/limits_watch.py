@@ -104,6 +104,7 @@ class Meters:
     def __init__(self) -> None:
         self._meters: dict[tuple[str, str], _Meter] = {}
         self._limits: list[Row] = []
+        self._at: float | None = None
 
     def feed(self, counted: Row) -> None:
         """What the service has counted: an answer to limits.watch."""
@@ -114,9 +115,16 @@ class Meters:
             for direction in DIRECTIONS:
                 if limit[direction]:
                     key = limit["name"], direction
-                    meter = there[key] = self._meters.get(key) or _Meter()
+                    meter = there[key] = self._meters.get(key) or self._new()
                     meter.feed(now, limit[f"bytes_{direction}"] or 0, limit[f"dropped_bytes_{direction}"] or 0)
-        self._meters = there
+        self._meters, self._at = there, now
+
+    def _new(self) -> _Meter:
+        """Of a limit that was not there a moment ago, and so had counted nothing; at the first look nobody knows."""
+        meter = _Meter()
+        if self._at is not None:
+            meter.feed(self._at, 0, 0)
+        return meter
 
     def rows(self) -> list[Row]:
         """One for each limit, those with the most traffic first."""

@@ -150,11 +150,11 @@ def test_a_unit_that_looks_like_a_slip_is_warned_of(service: Any, row: Any, caps
     from glacic.ctlplane import units
 
     monkeypatch.setattr(units, "known_units", lambda: frozenset({"nginx.service"}))
-    service.answers["limits.set"] = lambda args: row(**args, state="waiting")
+    service.answers["limits.set"] = lambda args: row(**args, state="waiting", why="it does not run")
     assert limits(service, "set", "ngnix.service", "--upload", "1 mbit") == 0
     said = capsys.readouterr()
     assert said.err == "glacic: this machine has no unit ngnix.service: did you mean nginx.service?\n"
-    assert "(it waits: there is no such cgroup now)" in said.out
+    assert "(it waits: it does not run)" in said.out
 
 
 def test_save_changes_the_file_that_the_service_runs(service: Any, config: Path, capsys: Any) -> None:

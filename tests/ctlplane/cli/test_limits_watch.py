@@ -60,6 +60,15 @@ def test_what_ran_already_when_it_was_looked_at_first_has_no_first_second(told: 
     assert told([5000 + 1000 * step for step in range(9)])["first_second"] is None
 
 
+def test_a_limit_that_comes_while_it_is_watched_has_counted_all_since(row: Any) -> None:
+    meters = Meters()
+    for step, count in enumerate([None, 3000, 4000]):
+        limits = [row(bytes_download=count)] if count else []
+        meters.feed({"at_s": 5 + step * STEP_S, "limits": limits})
+    figures = meters.rows()[0]["download"]
+    assert (figures["rate"], figures["first_second"]) == (8000, 4000)
+
+
 def test_a_short_pause_is_none(told: Callable[..., dict[str, Any]]) -> None:
     first = [0, 1000, 2000, 3000, 4000]
     assert told([*first, 4000, 4000, 4000, 9000])["first_second"] == 4000  # three quarters of a second
