@@ -4,6 +4,7 @@ engines, and run a command under a limit of its own."""
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from glacic.config.rates import rate_text
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits_change.add_clear(commands)
 
     engines = commands.add_parser("engines", help="which engines this kernel really has")
+    engines.add_argument("--keep", action="store_true", help="in the state directory too, where the service reads it")
     engines.set_defaults(run=run_engines)
     add_common(engines)
 
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     test.add_argument(
         "--rate", type=limits_change.rate, default=1 << 20, metavar="RATE", help='the target (default "1 MiB/s")'
     )
+    test.add_argument("--keep", action="store_true", help="keep the accuracies beside what `engines --keep` has kept")
     test.set_defaults(run=run_self_test)
     add_common(test)
 
@@ -101,11 +104,18 @@ def show_limit(limit: dict[str, Any]) -> None:
         say(f"note: {sentence}")
 
 
-def run_engines(_: argparse.Namespace, options: Options) -> int:
+def run_engines(arguments: argparse.Namespace, options: Options) -> int:
     """0 where some engine can limit each direction, else 1."""
     from glacic.shaping import probe
 
+    path = options.state_dir / probe.FILE
     rows = probe.table()
+    if arguments.keep:
+        _keep(options, lambda: probe.keep(path, rows))
+    measured = {(row["engine"], row["direction"]): row["accuracy"] for row in probe.kept(path)}
+    for row in rows:
+        if row["accuracy"] is None:
+            row["accuracy"] = measured.get((row["engine"], row["direction"]))
     if options.json:
         options.emit({"engines": rows})
     else:
@@ -124,14 +134,19 @@ def run_engines(_: argparse.Namespace, options: Options) -> int:
 
 def run_self_test(arguments: argparse.Namespace, options: Options) -> int:
     """0 where every engine that is available held its target, else 1."""
-    from glacic.config.model import LimitEngine
     from glacic.shaping import selftest
+    from glacic.shaping.makers import MAKERS
 
-    known = [engine.value for engine in LimitEngine if engine is not LimitEngine.AUTO]
     for engine in arguments.engine or ():
-        if engine not in known:
-            raise UsageError(f"no engine {engine}: there are {', '.join(known)}")
-    rows = selftest.run(arguments.engine, arguments.seconds, arguments.rate)
+        if engine not in MAKERS:
+            raise UsageError(f"no engine {engine} to test: there are {', '.join(MAKERS)}")
+    wanted = {engine: MAKERS[engine] for engine in arguments.engine or MAKERS}
+    makers = {engine: lambda made, make=make: make(made.mount) for engine, make in wanted.items()}
+    rows = selftest.run(makers, arguments.seconds, arguments.rate)
+    if arguments.keep:
+        from glacic.shaping import probe
+
+        _keep(options, lambda: probe.measured(options.state_dir / probe.FILE, rows))
     if options.json:
         options.emit({"results": rows})
     else:
@@ -149,6 +164,14 @@ def run_self_test(arguments: argparse.Namespace, options: Options) -> int:
     if not options.json and not fine:
         say(f"not every engine was within {FAIR[0]:.0%} to {FAIR[1]:.0%} of the target" if tried else "no engine works")
     return 0 if fine else 1
+
+
+def _keep(options: Options, write: Callable[[], None]) -> None:
+    """Write in the state directory, as its owner. Raises GlacicError."""
+    from glacic.ctlplane.owner import as_owner
+
+    with as_owner(options.state_dir):
+        write()
 
 
 def engines_of(limit: dict[str, Any]) -> str:

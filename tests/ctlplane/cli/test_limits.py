@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from glacic.ctlplane.cli import main
 from glacic.errors import GlacicError, KernelRefused
+from glacic.shaping.makers import MAKERS
 
 
 def limits(fake: Any, *words: str) -> int:
@@ -88,7 +90,14 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     import glacic.shaping
 
     rows = [dict(row) for row in ENGINES]
-    probe = SimpleNamespace(table=lambda: rows, FILE="limit-engines.json", kept=lambda _: [])
+    kept: dict[Path, list[dict[str, Any]]] = {}
+    probe = SimpleNamespace(
+        table=lambda: [dict(row) for row in rows],
+        FILE="limit-engines.json",
+        keep=kept.__setitem__,
+        kept=lambda path: kept.get(path, []),
+        measured=lambda path, results: kept[path].append(results[0] | {"accuracy": results[0]["ratio"]}),
+    )
     monkeypatch.setitem(sys.modules, "glacic.shaping.probe", probe)
     monkeypatch.setattr(glacic.shaping, "probe", probe, raising=False)
     return rows
@@ -102,6 +111,19 @@ def test_engines_are_a_table(engines: list[dict[str, Any]], capsys: pytest.Captu
     assert "shape upload no sch_htb" in lines
     assert main(["limits", "engines", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"engines": engines}
+
+
+def test_what_is_kept_is_where_the_service_reads_it(engines: Any, selftest: Any, tmp_path: Path, capsys: Any) -> None:
+    probe = sys.modules["glacic.shaping.probe"]
+    assert main(["limits", "engines", "--state-dir", str(tmp_path)]) == 0
+    assert probe.kept(tmp_path / probe.FILE) == []
+    assert main(["limits", "engines", "--keep", "--state-dir", str(tmp_path)]) == 0
+    assert probe.kept(tmp_path / probe.FILE)[:1] == engines[:1]
+    selftest.rows[0] |= {"direction": "download", "ratio": 0.971}
+    assert main(["limits", "self-test", "--keep", "--state-dir", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main(["limits", "engines", "--state-dir", str(tmp_path)]) == 0
+    assert "97.1%" in capsys.readouterr().out
 
 
 def test_a_direction_that_nothing_limits_by_cgroup_is_a_no(engines: list[dict[str, Any]]) -> None:
@@ -139,8 +161,8 @@ def selftest(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     made = SimpleNamespace(rows=[dict(row) for row in RESULTS], asked=[])
 
-    def run(*args: Any) -> list[dict[str, Any]]:
-        made.asked.append(args)
+    def run(makers: dict[str, Any], seconds: float, rate: int) -> list[dict[str, Any]]:
+        made.asked.append((list(makers), seconds, rate))
         return made.rows
 
     module = SimpleNamespace(run=run)
@@ -152,9 +174,9 @@ def selftest(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_self_test_shows_target_against_achieved(selftest: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["limits", "self-test"]) == 0
     assert (
-        main(["limits", "self-test", "--engine", "nft", "--engine", "bpf", "--seconds", "2", "--rate", "5 mbit"]) == 0
+        main(["limits", "self-test", "--engine", "nft", "--engine", "nft", "--seconds", "2", "--rate", "5 mbit"]) == 0
     )
-    assert selftest.asked == [(None, 4.0, 1 << 20), (["nft", "bpf"], 2.0, 625_000)]
+    assert selftest.asked == [(list(MAKERS), 4.0, 1 << 20), (["nft"], 2.0, 625_000)]
     out = capsys.readouterr().out
     assert "98.2%" in out
     assert "no ifb" in out
@@ -174,7 +196,7 @@ def test_an_engine_that_misses_its_target_is_a_no(selftest: Any, ratio: float | 
 
 def test_engines_that_nobody_knows_and_times_that_cannot_be(selftest: Any, capsys: Any) -> None:
     assert main(["limits", "self-test", "--engine", "nfft"]) == 2
-    assert "no engine nfft: there are nft, shape, bpf, police" in capsys.readouterr().err
+    assert "no engine nfft to test: there are nft, bpf" in capsys.readouterr().err
     for words in (["--seconds", "0"], ["--seconds", "nan"], ["--seconds", "x"], ["--rate", "5 Mb"]):
         with pytest.raises(SystemExit):
             main(["limits", "self-test", *words])
