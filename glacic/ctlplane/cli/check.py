@@ -44,7 +44,8 @@ def run(_: argparse.Namespace, options: Options) -> int:
     counted = [f"{len(config.zones)} zones", f"{len(config.policies)} policies"]
     counted.append(f"{sum(len(policy.rules) for policy in config.policies)} rules")
     if config.limits or config.default_limit:
-        counted.append(f"{len(config.limits) + (config.default_limit is not None)} limits")
+        limits = len(config.limits) + (config.default_limit is not None)
+        counted.append(f"{limits} limit{'s' if limits != 1 else ''}")
     say(f"{options.config}: valid: {', '.join(counted)}")
     return 0
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from glacic.config.model import LimitKind
+from glacic.config.source import printable
 from glacic.ctlplane.cli.limits_change import about, add_rates
 from glacic.ctlplane.cli.options import Options, add_common, warn
 from glacic.ctlplane.client import Client
@@ -34,6 +35,7 @@ SYSTEMD = Path("/run/systemd/system")  # there while systemd is the init system:
 ACTIVE_S = 10.0  # until a limit is in force: the service sees a new cgroup within 200 ms
 _PAUSE_S = 0.02
 _LEAVE_S = 0.1  # between looks at whether what the command left behind has ended
+_DESCRIPTION_MAX = 200  # characters of the command that systemctl shows
 _TTY = 0x80  # SI_KERNEL of siginfo_t: a terminal's key, which the command has got too
 # The gate: enters the cgroup it is given, if any, says that it is there, waits to be let go, and becomes the command.
 # It is Python because a shell need not know descriptors above 9, and could not keep these two from the command.
@@ -163,12 +165,13 @@ class Place:
             raise KernelRefused(f"cannot make the cgroup {folder}: {error.strerror}; be root") from None
         return cls(name, where, folder)
 
-    def words(self, gate: list[str]) -> list[str]:
-        """How the gate is started there."""
+    def start(self, gate: list[str], words: list[str]) -> list[str]:
+        """How the gate of a command is started there."""
         if self._folder is not None:
             return gate
         whose = [] if os.geteuid() == 0 else ["--user"]
-        return ["systemd-run", *whose, "--scope", "--quiet", "--collect", f"--unit={self._name}.scope", "--", *gate]
+        names = f"--unit={self._name}.scope", f"--description={printable(' '.join(words), _DESCRIPTION_MAX)}"
+        return ["systemd-run", *whose, "--scope", "--quiet", "--collect", *names, "--", *gate]
 
     def entered(self) -> str:
         """The cgroup that the gate has to enter by itself; "" where systemd-run does."""
@@ -215,7 +218,7 @@ class Gate:
         gate = [sys.executable, "-I", "-S", "-c", _GATE, place.entered(), str(says), str(hears), *words]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the command is the caller's own
-                place.words(gate),
+                place.start(gate, words),
                 pass_fds=(says, hears),
                 preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),  # noqa: PLW1509 - no threads here
             )

@@ -271,7 +271,7 @@ SYSTEMD_RUN = """\
 echo "$@" >> {log}
 case "$1 $2 $3 $4" in "--scope --quiet --collect --unit=glacic-run-"*.scope) ;; *) exit 9 ;; esac
 mkdir -p {mount}/glacic-run-test.slice/scope && echo 0 > {mount}/glacic-run-test.slice/scope/cgroup.procs
-shift 5
+shift 6
 exec "$@"
 """
 
@@ -287,6 +287,7 @@ def test_with_systemd_the_command_runs_in_a_scope(run: Run, service: Any, mount:
         assert (done.returncode, done.stdout, done.stderr) == (7, "0::/glacic-run-test.slice/scope\n", "")
         (limit,) = service.args("limits.set")
         assert limit["target"] == "glacic-run-test.slice/scope"
+        assert " --description=sh -c grep ^0:: /proc/self/cgroup; exit 7 -- " in (tmp_path / "log").read_text()
         script.write_text("#!/bin/sh\necho no bus >&2\nexit 1\n")
         done = run(*RATE, "--", "true", patch=patch)
         assert done.returncode == 4
