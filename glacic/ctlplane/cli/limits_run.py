@@ -53,7 +53,9 @@ try:
     os.close(hears)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
-    os.execvp(words[0], words)
+    with open("/proc/self/environ", "rb") as given:
+        lines = [line.partition(b"=") for line in given.read().split(b"\\0")]
+    os.execvpe(words[0], words, {name: value for name, equals, value in lines if equals})
 except OSError as error:
     sys.stderr.write("glacic: cannot run %a: %s\\n" % (words[0], error.strerror))
     os._exit(127 if isinstance(error, FileNotFoundError) else 126)
@@ -220,6 +222,7 @@ class Gate:
             self._process = subprocess.Popen(  # noqa: S603 - the command is the caller's own
                 place.start(gate, words),
                 pass_fds=(says, hears),
+                env=environment(),
                 preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),  # noqa: PLW1509 - no threads here
             )
         finally:
@@ -261,6 +264,16 @@ class Gate:
         self._there = self._go = -1
         if self._process.poll() is None:
             self._process.wait()
+
+
+def environment(proc: Path = Path("/proc")) -> dict[bytes, bytes] | None:
+    """The environment that this process was given: where it says nothing of LC_CTYPE Python may have put that in (PEP
+    538), which is not for the command. The gate, Python too, does the same. None: as it is now, without /proc."""
+    try:
+        lines = [line.partition(b"=") for line in (proc / "self" / "environ").read_bytes().split(b"\0")]
+    except OSError:
+        return None
+    return {name: value for name, equals, value in lines if equals}
 
 
 def cgroup_of(pid: int, proc: Path = Path("/proc")) -> str:

@@ -5,6 +5,7 @@ Real cgroups below this machine's cgroup2 mount, and a service that only says th
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import pty
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,16 +53,29 @@ def service(fake: Any, row: Any, mount: Path) -> Any:
     return fake
 
 
-def command(service: Any, *words: str, patch: str = WITHOUT_SYSTEMD) -> list[str]:
+def command(service: Any, *words: str, patch: str = WITHOUT_SYSTEMD, variables: Sequence[str] = ()) -> list[str]:
     this = f"PYTHONPATH={Path(glacic.__file__).parents[1]}"
     start = START.format(patch)
-    return ["env", this, sys.executable, "-P", "-c", start, "limits", "run", "--socket", str(service.path), *words]
+    return [
+        "env",
+        *variables,
+        this,
+        sys.executable,
+        "-P",
+        "-c",
+        start,
+        "limits",
+        "run",
+        "--socket",
+        str(service.path),
+        *words,
+    ]
 
 
 @pytest.fixture
 def run(service: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(*words: str, patch: str = WITHOUT_SYSTEMD) -> subprocess.CompletedProcess[str]:
-        line = command(service, *words, patch=patch)
+    def run(*words: str, **other: Any) -> subprocess.CompletedProcess[str]:
+        line = command(service, *words, **other)
         return subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE_S)
 
     return run
@@ -163,6 +177,18 @@ def test_the_command_has_its_words_and_none_of_our_files_or_signals(run: Run) ->
     ]  # 3 is its own, of that folder
     shown = run(*RATE, "--", "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
     assert shown.stdout.split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+
+
+def test_the_command_has_the_environment_that_we_were_given(run: Run) -> None:
+    """Python puts LC_CTYPE into its own where it is started with the locale C."""
+    given = ["-u", "LC_ALL", "-u", "LC_CTYPE", "-u", "PYTHONUTF8", "LANG=C", "A=b=c", "ODD=\udcff\n"]
+    done = run(
+        *RATE, "--", sys.executable, "-I", "-S", "-c", "print(open('/proc/self/environ', 'rb').read())", variables=given
+    )
+    assert done.stderr == ""
+    environ = ast.literal_eval(done.stdout).split(b"\0")
+    assert {b"LANG=C", b"A=b=c", b"ODD=\xff\n"} <= set(environ)
+    assert [line for line in environ if line.startswith(b"LC_")] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
@@ -280,16 +306,18 @@ def test_with_systemd_the_command_runs_in_a_scope(run: Run, service: Any, mount:
     script = tmp_path / "systemd-run"
     script.write_text(SYSTEMD_RUN.format(log=tmp_path / "log", mount=mount))
     script.chmod(0o755)
-    patch = f"limits_run.SYSTEMD = limits_run.Path({str(tmp_path)!r})\n"
-    patch += f"limits_run.os.environ['PATH'] = {str(tmp_path)!r} + ':' + limits_run.os.environ['PATH']"
+    fake = {
+        "patch": f"limits_run.SYSTEMD = limits_run.Path({str(tmp_path)!r})",
+        "variables": [f"PATH={tmp_path}:{os.environ['PATH']}"],
+    }
     try:
-        done = run(*RATE, "--", "sh", "-c", "grep ^0:: /proc/self/cgroup; exit 7", patch=patch)
+        done = run(*RATE, "--", "sh", "-c", "grep ^0:: /proc/self/cgroup; exit 7", **fake)
         assert (done.returncode, done.stdout, done.stderr) == (7, "0::/glacic-run-test.slice/scope\n", "")
         (limit,) = service.args("limits.set")
         assert limit["target"] == "glacic-run-test.slice/scope"
         assert " --description=sh -c grep ^0:: /proc/self/cgroup; exit 7 -- " in (tmp_path / "log").read_text()
         script.write_text("#!/bin/sh\necho no bus >&2\nexit 1\n")
-        done = run(*RATE, "--", "true", patch=patch)
+        done = run(*RATE, "--", "true", **fake)
         assert done.returncode == 4
         assert "could not be put into its cgroup (exit 1)" in done.stderr
     finally:
