@@ -88,7 +88,7 @@ def _changes(source: Source, block: Block, wanted: Attributes) -> list[tuple[int
     target = next((name for name in kinds if name in wanted), None)
     changes: list[tuple[int, int, str]] = []
     gone = [found for name, found in written.items() if name in ORDER and name not in wanted]
-    renamed = next((found for found in gone if found.name in kinds), None) if target not in written else None
+    renamed = next((found for found in gone if found.name in kinds), None)
     for found in gone:
         if found is renamed and target is not None:  # the target is of another kind now: its line is the same
             changes.append((found.span.start, found.span.end, _line(target, wanted[target], _width(found))))
@@ -123,10 +123,9 @@ def _new_line(source: Source, block: Block, name: str, value: str) -> tuple[int,
     newline = _newline(source.text)
     ranks = {known: rank for rank, known in enumerate(ORDER)}
     earlier = [found for found in block.body.attributes if ranks.get(found.name, len(ORDER)) < ranks[name]]
-    others = earlier or block.body.attributes
-    if not others:
-        return source.text.index("{", block.span.end) + 1, f"{newline}  {_line(name, value, 0)}{newline}"
-    beside = max(earlier, key=lambda found: found.span.end) if earlier else others[0]
+    if not block.body.attributes:
+        return source.text.index("{", block.span.end) + 1, f"{newline}  {_line(name, value, 0)}"
+    beside = max(earlier, key=lambda found: found.span.end) if earlier else block.body.attributes[0]
     first = _line_start(source.text, beside.span.start)
     indent = source.text[first : beside.span.start]
     indent = indent if not indent.strip() else "  "

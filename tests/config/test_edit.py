@@ -111,6 +111,61 @@ def test_a_limit_goes_with_its_lines_and_nothing_else() -> None:
         without("x")
 
 
+def test_blank_lines_around_a_limit_that_goes_stay_as_they_were_for_the_others() -> None:
+    block = 'limit "a" {\n  unit = "a.service"\n}\n'
+
+    def without(before: str, after: str) -> str:
+        return without_limit(Source("a.hcl", before + block + after), "a")
+
+    zone = 'zone "z" { interface = "z0" }\n'
+    for before, after, left in (
+        (zone, f"  {zone}", f"{zone}  {zone}"),
+        (zone, f"\n{zone}", f"{zone}\n{zone}"),
+        (f"{zone}\n", f"  {zone}", f"{zone}\n  {zone}"),
+        (f"{zone}\n", f"\n{zone}", f"{zone}\n{zone}"),
+        (f"{zone}\n", f" \t\n{zone}", f"{zone}\n{zone}"),
+        (f"{zone}\n", "", zone),
+        (zone, "", zone),
+        ("", f"\n{zone}", zone),
+        ("", zone, zone),
+        ("/* one */ ", f"# two\n{zone}", f"/* one */ \n# two\n{zone}"),
+    ):
+        assert without(before, after) == left
+
+
+def test_a_value_that_is_written_with_escapes_stays_so() -> None:
+    text = TEXT.replace('"backup.service"', r'"b\u0061ckup.service"')
+    assert edited(text, "backup", {**BACKUP, "upload": "6 mbit"}) == text.replace("5 mbit", "6 mbit")
+
+
+def test_only_rates_are_the_same_in_other_words() -> None:
+    text = 'limit "a" {\n  cgroup = "5 mbit"\n  upload = "5 mbit"\n}\n'
+    new = edited(text, "a", {"cgroup": "625 kB", "upload": "625 kB"})
+    assert new == text.replace('cgroup = "5 mbit"', 'cgroup = "625 kB"')
+
+
+def test_a_block_in_the_making_is_filled_in() -> None:
+    """Not valid before, and so not met by the command line."""
+    source = Source("a.hcl", 'limit "a" {\n}\n')
+    assert with_limit(source, "a", {"unit": "a.service"}) == 'limit "a" {\n  unit = "a.service"\n}\n'
+    source = Source("a.hcl", 'limit "a" {\n\tupload  = "1 mbit"\n}\n')
+    new = with_limit(source, "a", {"unit": "a.service", "upload": "1 mbit"})
+    assert new == 'limit "a" {\n\tunit    = "a.service"\n\tupload  = "1 mbit"\n}\n'
+
+
+def test_indentation_is_the_blocks_own() -> None:
+    text = 'limit "a" {\n\t\tunit = "a.service"\n\t\tupload = "1 mbit"\n}\n'
+    new = edited(text, "a", {"unit": "a.service", "upload": "1 mbit", "download": "1 mbit"})
+    assert new == text.replace("}", '\t\tdownload = "1 mbit"\n}')
+    text = 'limit "a" { unit = "a.service"\n}\n'
+    assert edited(text, "a", {"unit": "a.service", "upload": "1 mbit"}).split("\n")[1] == '  upload = "1 mbit"'
+
+
+def test_a_first_limit_in_an_empty_file() -> None:
+    assert edited("", "a", {"unit": "a.service", "upload": "1 mbit"}).startswith('limit "a" {\n  unit   = "a')
+    assert edited("# x", "a", {"unit": "a.service", "upload": "1 mbit"}).startswith('# x\n\nlimit "a" {\n')
+
+
 def test_line_ends_stay_as_they_are() -> None:
     dos = TEXT.replace("\n", "\r\n")
     new = edited(dos, "backup", {**BACKUP, "download": "2 MiB/s"})
