@@ -59,6 +59,10 @@ def test_a_rate_is_bytes_in_a_second(text: str, rate: int) -> None:
         ("5 mbti", '"mbti" is not a unit of a rate', 'did you mean "mbit"?'),
         ("5 kybtes/s", '"kybtes" is not a unit', 'did you mean "kbytes"?'),
         ("5 furlongs", '"furlongs" is not a unit', 'write "5 mbit", or "2 MiB/s"'),
+        ("5 xB", '"xB" is not a unit of a rate', "did you mean"),
+        ("5 xb", '"xb" is not a unit of a rate', ""),
+        ("5 xbps", '"xbps" is not a unit of a rate', ""),
+        ("5 xyz", '"xyz" is not a unit of a rate', 'write "5 mbit"'),
         ("5 mbit/minute", "is not by the second", 'a rate is of one second: write "5 mbit/s"'),
         ("0 mbit", "lets nothing through", "leave it out for no limit"),
         ("0.0 B/s", "lets nothing through", "leave it out"),
@@ -100,6 +104,13 @@ def test_a_rate_is_shown_both_ways(rate: int, shown: str) -> None:
     assert rate_text(rate) == shown
 
 
+@pytest.mark.parametrize(
+    "text", ["5 mbit", "2 MiB/s", "17 GiB/s", "3 gbit", "40 kbit", "3 KiB/s", "12345 B/s", "1 B/s", "1 kbit", "1 mbit"]
+)
+def test_a_rate_is_written_as_people_would(text: str) -> None:
+    assert exact_text(parse_rate(text)) == text
+
+
 @given(st.integers(1, RATE_MAX))
 def test_what_is_written_is_read_as_the_same(rate: int) -> None:
     assert parse_rate(exact_text(rate)) == rate
@@ -119,12 +130,14 @@ def test_any_text_is_a_rate_or_refused(text: str) -> None:
 
 
 def test_amounts_are_shown_with_three_digits() -> None:
-    assert [bytes_text(count) for count in (0, 999, 1024, 131_072, 1 << 42)] == [
+    assert [bytes_text(count) for count in (0, 1.4, 999, 1024, 131_072, 1 << 42, 1 << 52)] == [
         "0 B",
+        "1 B",
         "999 B",
         "1 KiB",
         "128 KiB",
         "4 TiB",
+        "4096 TiB",
     ]
 
 
