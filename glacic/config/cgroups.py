@@ -63,8 +63,6 @@ def slice_name(text: str) -> str:
 
 
 def _unit_name(text: str, stem: str) -> str:
-    if "/" in text:
-        raise Invalid(f'"{text}" is not the name of a unit', f'write a path as cgroup = "{text.strip("/")}"')
     if not stem or not _VALID.fullmatch(text):
         raise Invalid(f'"{text}" is not the name of a unit', _unit_advice(text))
     if stem.endswith("@"):
@@ -85,7 +83,7 @@ def _short(text: str) -> None:
 def _unit_advice(text: str) -> str:
     if "*" in text or "?" in text or "[" in text:
         return "a limit names one unit: write one for each, a slice that they are in, or default_limit"
-    if text.startswith("/") or "/" in text:
+    if "/" in text:
         return f'write a path as cgroup = "{text.strip("/")}"'
     return 'write it as systemctl shows it, "backup.service": letters, digits and ":-_.@\\"'
 

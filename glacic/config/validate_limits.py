@@ -115,11 +115,8 @@ def system_unit(limit: Limit) -> str:
     """What tells two targets apart: a path in which there are only slices before the last part is a unit's or a
     slice's own, and is known by that name, as systemd gives it to one cgroup only. Any other path stands for itself."""
     *above, last = limit.target.split("/")
-    if limit.kind is not LimitKind.CGROUP or (
-        all(part.endswith(".slice") for part in above) and last.rpartition(".")[2] in ("slice", *cgroups.WITH_PROCESSES)
-    ):
-        return last
-    return limit.target
+    named = last.rpartition(".")[2] in ("slice", *cgroups.WITH_PROCESSES)
+    return last if named and all(part.endswith(".slice") for part in above) else limit.target
 
 
 def _same_interface(limits: Collection[Limit], report: Report) -> None:

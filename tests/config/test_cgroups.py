@@ -31,6 +31,11 @@ def test_slices(name: str) -> None:
 )
 def test_paths(path: str) -> None:
     assert cgroups.cgroup(path) == path
+    assert (cgroups.kind_of(path) is LimitKind.CGROUP) == ("/" in path)
+
+
+def test_a_path_to_a_slice_is_a_path() -> None:
+    assert cgroups.kind_of("user.slice/user-1000.slice") is LimitKind.CGROUP
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,12 @@ def test_paths(path: str) -> None:
     [
         ("backup", 'write "backup.service", with its suffix'),
         ("getty@tty1", 'write "getty@tty1.service"'),
+        ("slice", 'write "slice.service"'),
+        ("timer", 'write "timer.service"'),
+        ("service", 'write "service.service"'),
+        ("a?b", "a limit names one unit"),
+        ("a[1]", "a limit names one unit"),
+        ("a/b", 'cgroup = "a/b"'),
         ("backup.servce", 'did you mean "backup.service"?'),
         ("org.example.Backup", 'write "org.example.Backup.service"'),
         ("web.slice", 'write slice = "web.slice"'),
@@ -67,6 +78,12 @@ def test_what_is_no_unit_is_told_with_what_to_write(name: str, advice: str) -> N
     [
         ("web", 'write "web.slice", with its suffix'),
         ("backup.service", 'write unit = "backup.service"'),
+        ("service", 'write "service.slice"'),
+        ("slice", 'write "slice.slice"'),
+        ("a@b", "as systemctl shows it"),
+        ("x.timer", 'write "x.timer.slice"'),
+        ("a-.slice", "within"),
+        ("x" * 250 + ".slice", "at most 255 bytes"),
         ("-.slice", "limit an interface instead"),
         ("-a.slice", 'a dash stands for "within"'),
         ("a--b.slice", "within"),
@@ -96,6 +113,7 @@ def test_what_is_no_slice_is_told_with_what_to_write(name: str, advice: str) -> 
         ("", "is everything on this machine", "system.slice"),
         (".", "is everything on this machine", "system.slice"),
         ("a//b", "is not a plain path", 'write "a/b"'),
+        ("a/./b", "is not a plain path", 'write "a/b"'),
         ("a/./b/", "is not a plain path", 'write "a/b"'),
         ("a\nb", "control characters", "one line"),
         ("a\0b", "control characters", "one line"),

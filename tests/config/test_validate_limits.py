@@ -61,10 +61,18 @@ def test_a_unit_has_one_limit(errors: Check, target: str) -> None:
         'cgroup = "system.slice/backup.service/inner"',
         'slice = "backup.slice"',
         'cgroup = "lxc/backup"',
+        'cgroup = "system.slice/backup"',
     ],
 )
 def test_what_is_another_cgroup_has_a_limit_of_its_own(valid: Valid, target: str) -> None:
     valid(BACKUP + other(target, 'download = "5 mbit"'))
+
+
+def test_the_same_name_in_a_slice_and_beside_it_is_two_cgroups(valid: Valid) -> None:
+    valid(
+        other('cgroup = "a.slice/x"', 'upload = "5 mbit"')
+        + other('cgroup = "x"', 'upload = "5 mbit"').replace('"b"', '"c"')
+    )
 
 
 def test_a_limit_within_a_limit_is_fine(valid: Valid) -> None:
@@ -112,9 +120,33 @@ def test_a_small_rate_is_noted_with_the_reason(notes: Check) -> None:
     assert "1049 seconds' worth" in found
 
 
+def test_what_cannot_be_read_is_told_once_and_nothing_about_it(errors: Check, notes: Check) -> None:
+    errors(POLICE.replace('engine = "police"', '¶engine = "polce"'))
+    broken = POLICE.replace('interface = "eth0"', '¶interface = "eth*"')
+    errors(broken)
+    assert notes(broken.replace("¶", "")) == []
+    errors('limit "x" {\n  ¶unit = "a"\n  upload = "5 mbit"\n}\nlimit "y" {\n  ¶unit = "b"\n  upload = "5 mbit"\n}\n')
+    bare = POLICE.replace('  interface = "eth0"\n', "").replace("engine", "¶engine")
+    assert len(errors(bare + bare.replace('"x"', '"y"').replace("a.service", "b.service"))) == 2
+
+
+def test_limits_of_one_cgroup_may_share_an_interface(valid: Valid) -> None:
+    shape = POLICE.replace("police", "shape")
+    valid(shape + shape.replace('"x"', '"y"').replace("a.service", "b.service"))
+
+
 # Units that the machine knows
 
-UNITS = {"backup.service", "nginx.service", "getty@.service", "system.slice", "web.slice", "backup.timer", "srv.mount"}
+UNITS = {
+    "getty@tty2.service",
+    "backup.service",
+    "nginx.service",
+    "getty@.service",
+    "system.slice",
+    "web.slice",
+    "backup.timer",
+    "srv.mount",
+}
 
 
 @pytest.mark.parametrize(
@@ -124,6 +156,7 @@ UNITS = {"backup.service", "nginx.service", "getty@.service", "system.slice", "w
         ("bakcup.service", "backup.service"),
         ("ngnix.service", "nginx.service"),
         ("getty@tty1.service", ""),
+        ("gety@tty1.service", "getty@tty2.service"),
         ("something-to-come.service", ""),
         ("webs.slice", "web.slice"),
         ("serv.mount", "srv.mount"),
@@ -135,12 +168,18 @@ def test_a_name_that_looks_like_a_slip_is_told(target: str, meant: str) -> None:
 
 
 def test_a_slip_is_a_note_and_the_limit_is_kept(valid: Valid) -> None:
-    config = valid(BACKUP.replace("backup", "bakcup") + other('cgroup = "lxc/bakcup"', 'upload = "5 mbit"'))
+    config = valid(
+        BACKUP.replace("backup", "bakcup") + other('cgroup = "bakcup.scope/nginx.servic"', 'upload = "5 mbit"')
+    )
     (found,) = resembling(config, UNITS)
     assert (found.severity, found.span.line) == ("note", 2)
     assert found.summary == "this machine has no unit bakcup.service"
     assert found.advice == 'did you mean "backup.service"? The limit waits until there is a bakcup.service'
     assert len(config.limits) == 2
+
+
+def test_nothing_is_said_of_paths(valid: Valid) -> None:
+    assert resembling(valid(other('cgroup = "bakcup.service"', 'upload = "5 mbit"')), UNITS) == []
 
 
 def test_nothing_is_said_where_no_units_are_known(valid: Valid) -> None:
