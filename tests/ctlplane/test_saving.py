@@ -158,11 +158,48 @@ def test_text_in_a_name_or_target_stays_text(main: Path) -> None:
 def test_an_edit_that_would_mean_something_else_is_left_to_a_person(
     main: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    right = LIMITS.replace("1 mbit", "2 mbit")
     for text in (
         LIMITS,
         LIMITS.replace("1 mbit", "3 mbit"),
-        LIMITS.replace("1 mbit", "2 mbit") + 'limit "c" {\n  unit = "c.service"\n  upload = "1 mbit"\n}\n',
+        right + 'limit "c" {\n  unit = "c.service"\n  upload = "1 mbit"\n}\n',
+        right + 'zone "q" { interface = "q0" }\n',
     ):
         monkeypatch.setattr(saving.edit, "with_limit", lambda *_, text=text: text)
         with pytest.raises(GlacicError, match="cannot be edited for you: change limit a by hand"):
             prepare_set(main, "a", WANTED)
+    for text in (LIMITS, 'zone "q" { interface = "q0" }\n'):
+        monkeypatch.setattr(saving.edit, "without_limit", lambda *_, text=text: text)
+        with pytest.raises(GlacicError, match="cannot be edited for you: change limit a by hand"):
+            prepare_clear(main, "a")
+
+
+def test_a_description_stays(main: Path) -> None:
+    limits = main.parent / "conf.d" / "limits.hcl"
+    limits.write_text(LIMITS.replace("}", '  description = "x"\n}'))
+    write(prepare_set(main, "a", WANTED))
+    assert load(main).limits[0].description == "x"
+
+
+def test_one_of_several_limits_goes_from_a_file_of_limits(main: Path) -> None:
+    two = LIMITS + 'limit "slow" {\n  unit   = "b.service"\n  upload = "1 kbit"\n}\n'
+    main.write_text(two)
+    change = prepare_clear(main, "a")
+    assert change is not None
+    write(change)
+    assert [limit.name for limit in load(main).limits] == ["slow"]
+    with pytest.raises(GlacicError) as refused:  # only errors are told, and the small rate is none
+        prepare_set(main, "x", {"unit": "b.service", "upload": "2 mbit"})
+    assert "a second limit of b.service" in str(refused.value)
+    assert "roughly" not in str(refused.value)
+
+
+def test_a_folder_that_may_not_be_written_and_a_file_that_is_gone(main: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = prepare_set(main, "n", NEW)
+    main.unlink()
+    with pytest.raises(GlacicError, match=r"cannot write .*No such file"):
+        write(change)
+    main.write_text(MAIN)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != main.parent)
+    with pytest.raises(GlacicError, match="no right to write"):
+        prepare_set(main, "n", NEW)
