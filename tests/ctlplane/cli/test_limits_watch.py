@@ -11,6 +11,8 @@ import pytest
 
 from glacic.ctlplane.cli import limits_watch, main
 from glacic.ctlplane.cli.limits_watch import Meters
+from glacic.ctlplane.cli.options import Options
+from glacic.errors import Unreachable
 
 LIMIT = 2 << 20  # of limit_row, in bytes per second
 STEP_S = 0.25
@@ -128,7 +130,38 @@ def test_a_line_of_json_for_each_second(flowing: Any, capsys: pytest.CaptureFixt
         assert sorted(line["limits"][0]) == ["download", "name", "origin", "state", "target", "upload"]
 
 
-@pytest.mark.parametrize("count", ["0", "-1", "x", "1.5", "9" * 12])
+def test_without_a_count_it_goes_on_until_the_service_ends(flowing: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    watch, left = flowing.answers["limits.watch"], itertools.count(4 * limits_watch.STEPS, -1)
+
+    def end(args: Any) -> dict[str, Any]:
+        if next(left) < 0:
+            raise Unreachable("the service ends")
+        return dict(watch(args))
+
+    flowing.answers["limits.watch"] = end
+    assert main(["limits", "watch", "--json", "--socket", str(flowing.path)]) == 3
+    assert len([line for line in capsys.readouterr().out.splitlines() if line.startswith('{"at":')]) == 4
+
+
+def test_a_terminal_is_cleared_before_each_table(
+    flowing: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(["limits", "watch", "--count", "2", "--socket", str(flowing.path)]) == 0
+    pieces = capsys.readouterr().out.split("\x1b[H\x1b[2J")
+    assert (pieces[0], len(pieces)) == ("", 3)
+
+
+def test_what_is_nothing_is_left_empty(row: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    meters = Meters()
+    for at_s in (0.0, 1.0):
+        meters.feed({"at_s": at_s, "limits": [row(bytes_download=1000)]})
+    limits_watch.show(meters.rows(), Options())
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "backup" in line]
+    assert line.split() == ["backup", "download", "0", "B/s", "2", "MiB/s", "(16.8", "Mbit/s)", "0%"]
+
+
+@pytest.mark.parametrize("count", ["0", "\u0663", "-1", "x", "1.5", "9" * 12])
 def test_counts_that_cannot_be(count: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["limits", "watch", "--count", count])
