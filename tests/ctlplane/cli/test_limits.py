@@ -133,6 +133,22 @@ def test_a_direction_that_nothing_limits_by_cgroup_is_a_no(engines: list[dict[st
     assert main(["limits", "engines"]) == 1
 
 
+def test_who_may_not_try_is_told_what_the_service_knows(
+    fake: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    rows = [
+        {"engine": "nft", "direction": direction, "available": True, "missing": None, "per_cgroup": True}
+        for direction in ("upload", "download")
+    ]
+    fake.answers["limits.engines"] = {"engines": rows}
+    assert limits(fake, "engines", "--json") == 0
+    told = json.loads(capsys.readouterr().out)["engines"]
+    assert told == [{**row, "missing": "", "accuracy": None} for row in rows]
+    assert limits(fake, "engines", "--keep") == 4
+    assert "needs root" in capsys.readouterr().err
+
+
 RESULTS = [
     {
         "engine": "nft",
