@@ -16,8 +16,11 @@ from glacic.config.decode_limits import RATES
 from glacic.config.model import Config, DefaultLimit, Limit, LimitEngine, LimitKind, Traffic
 from glacic.config.rates import SLOW, bytes_text, why_rough
 from glacic.config.reader import HEADER, Report
-from glacic.config.source import NOTE, Diagnostic, Span, listed
+from glacic.config.source import NOTE, Diagnostic, listed
 
+# Bytes per second that tc's engines can hold: tables of times in units of 64 ns (net/sched/sch_api.c) run over below the
+# first; struct tc_ratespec has 32 bits for the second.
+_TC_MIN, _POLICE_MAX = 1 << 10, (1 << 32) - 1
 SLIP = 0.75  # how much alike two names are where one is a slip of the other: difflib's ratio, without the suffix
 ON_INTERFACES = (LimitEngine.SHAPE, LimitEngine.POLICE)
 
@@ -54,7 +57,14 @@ def _rates(limit: Limit | DefaultLimit, where: str, report: Report) -> None:
         )
     for name in RATES:
         rate: int = getattr(limit, name)
-        if 0 < rate < SLOW:
+        if 0 < rate < _TC_MIN and limit.engine in ON_INTERFACES:
+            summary = f"engine {limit.engine} cannot hold less than {bytes_text(_TC_MIN)}/s"
+            report.error(limit.spans[name], summary, "write more, or another engine")
+        elif rate > _POLICE_MAX and limit.engine is LimitEngine.POLICE:
+            report.error(
+                limit.spans[name], "engine police cannot hold 4 GiB/s or more", "write less, or another engine"
+            )
+        elif 0 < rate < SLOW:
             report.note(
                 limit.spans[name], f"{name} is less than {bytes_text(SLOW)}/s: it is held roughly", why_rough(rate)
             )
@@ -120,20 +130,17 @@ def system_unit(limit: Limit) -> str:
 
 
 def _same_interface(limits: Collection[Limit], report: Report) -> None:
-    """Two of engine police on one interface in one direction."""
-    first: dict[tuple[str, str], Limit] = {}
+    """Two of engine police on one interface."""
+    first: dict[str, Limit] = {}
     for limit in limits:
         if limit.engine is not LimitEngine.POLICE or not limit.interface:
             continue
-        for name in RATES:
-            if not getattr(limit, name):
-                continue
-            key = limit.interface, name
-            if key in first:
-                span: Span = limit.spans[name]
-                advice = f'the first is limit "{first[key].name}" in {first[key].spans[HEADER].seen_from(span)}'
-                report.error(span, f"a second {name} limit of all of {limit.interface}", advice)
-            first.setdefault(key, limit)
+        if limit.interface in first:
+            span = limit.spans["interface"]
+            other = first[limit.interface]
+            advice = f'merge it into limit "{other.name}" of {other.spans[HEADER].seen_from(span)}'
+            report.error(span, f"a second limit of all of {limit.interface}", advice)
+        first.setdefault(limit.interface, limit)
 
 
 # What a machine knows of its units

@@ -104,12 +104,25 @@ def test_a_limit_of_a_whole_interface_is_asked_for_by_its_name(errors: Check, no
     assert found.startswith("default_limit cannot use engine police")
 
 
-def test_an_interface_has_one_limit_in_each_direction(errors: Check, valid: Valid) -> None:
-    second = POLICE.replace('"x"', '"y"').replace("a.service", "b.service")
-    (found,) = errors(POLICE + second.replace("upload", "¶upload"))
-    assert found == 'a second upload limit of all of eth0: the first is limit "x" in line 1'
-    valid(POLICE + second.replace("upload", "download"))
+@pytest.mark.parametrize("direction", ["upload", "download"])
+def test_an_interface_has_one_limit_of_all_of_it(errors: Check, valid: Valid, direction: str) -> None:
+    second = POLICE.replace('"x"', '"y"').replace("a.service", "b.service").replace("upload", direction)
+    (found,) = errors(POLICE + second.replace("interface", "¶interface"))
+    assert found == 'a second limit of all of eth0: merge it into limit "x" of line 1'
     valid(POLICE + second.replace("eth0", "eth1"))
+
+
+def test_engines_of_tc_have_bounds_of_their_own(errors: Check, valid: Valid) -> None:
+    for engine in ("police", "shape"):
+        (found,) = errors(POLICE.replace("police", engine).replace('upload = "5 mbit"', '¶upload = "1 kB"'))
+        assert found.startswith(f"engine {engine} cannot hold less than 1 KiB/s")
+        valid(POLICE.replace("police", engine).replace("5 mbit", "1 KiB/s"))
+    (found,) = errors(POLICE.replace('upload = "5 mbit"', '¶upload = "4 GiB/s"'))
+    assert found.startswith("engine police cannot hold 4 GiB/s or more")
+    valid(POLICE.replace("5 mbit", "3.9 GiB/s"))
+    valid(POLICE.replace("police", "shape").replace("5 mbit", "4 GiB/s"))
+    errors('default_limit {\n  ¶upload = "1 kB"\n  engine = "shape"\n}\n')
+    valid('default_limit {\n  upload = "1 kB"\n  engine = "bpf"\n}\n')
 
 
 def test_a_small_rate_is_noted_with_the_reason(notes: Check) -> None:
