@@ -18,8 +18,8 @@ from glacic.config.rates import SLOW, bytes_text, why_rough
 from glacic.config.reader import HEADER, Report
 from glacic.config.source import NOTE, Diagnostic, listed
 
-# Bytes per second that tc's engines can hold: tables of times in units of 64 ns (net/sched/sch_api.c) run over below the
-# first; struct tc_ratespec has 32 bits for the second.
+# Bytes per second that engines of tc can hold: tables of times in units of 64 ns (net/sched/sch_api.c) run over below
+# the first; struct tc_ratespec has 32 bits for the second.
 _TC_MIN, _POLICE_MAX = 1 << 10, (1 << 32) - 1
 SLIP = 0.75  # how much alike two names are where one is a slip of the other: difflib's ratio, without the suffix
 ON_INTERFACES = (LimitEngine.SHAPE, LimitEngine.POLICE)
