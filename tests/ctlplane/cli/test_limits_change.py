@@ -155,6 +155,10 @@ def test_a_unit_that_looks_like_a_slip_is_warned_of(service: Any, row: Any, caps
     said = capsys.readouterr()
     assert said.err == "glacic: this machine has no unit ngnix.service: did you mean nginx.service?\n"
     assert "(it waits: it does not run)" in said.out
+    assert limits(service, "set", "x", "--cgroup", "ngnix.service", "--upload", "1 mbit") == 0
+    service.answers["limits.set"] = lambda args: row(**args, state="active")
+    assert limits(service, "set", "ngnix.service", "--upload", "1 mbit") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_save_changes_the_file_that_the_service_runs(service: Any, config: Path, capsys: Any) -> None:
