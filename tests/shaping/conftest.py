@@ -8,115 +8,33 @@ Processes on `near` are the ones that are limited; each is in a cgroup before it
 
 from __future__ import annotations
 
-import ctypes
-import itertools
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from glacic.errors import GlacicError
 from glacic.firewall.nft import Libnftables
+from glacic.lab.cgroups import Slice
+from glacic.lab.cgroups import hierarchy as lab_hierarchy
 from glacic.lab.net import Host, Network, Port
-from glacic.shaping import cgroups
 from glacic.shaping.cgroups import Hierarchy
-from glacic.shaping.engine import Cgroup
 from glacic.shaping.nftlimits import NftLimits
 
 MIB = 1 << 20
-PATIENCE_S = 20.0
-_serial = itertools.count(1)
-
-
-class Folder:
-    """A cgroup that units can lie in, a slice, for one test; everything below ends with it."""
-
-    def __init__(self, hierarchy: Hierarchy) -> None:
-        self.hierarchy = hierarchy
-        self.name = f"glacictest{os.getpid()}x{next(_serial)}.slice"
-        self._made: list[Path] = []
-        self.make("")
-
-    def path(self, name: str) -> str:
-        """Relative to the mount."""
-        return f"{self.name}/{name}" if name else self.name
-
-    def place(self, name: str) -> Path:
-        return self.hierarchy.mount / self.path(name)
-
-    def make(self, name: str) -> Cgroup:
-        self.place(name).mkdir()
-        self._made.append(self.place(name))
-        cgroup = self.hierarchy.cgroup(self.path(name))
-        assert cgroup is not None
-        return cgroup
-
-    def remove(self, name: str) -> None:
-        """With the processes in it."""
-        _remove(self.place(name))
-        self._made.remove(self.place(name))
-
-    def remake(self, name: str) -> Cgroup:
-        self.remove(name)
-        return self.make(name)
-
-    def close(self) -> None:
-        for place in reversed(self._made):
-            with suppress(FileNotFoundError):
-                _remove(place)
-
-
-def _remove(place: Path) -> None:
-    ends = time.monotonic() + PATIENCE_S
-    while True:
-        for pid in (place / "cgroup.procs").read_text().split():
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-        try:
-            place.rmdir()
-        except OSError:  # they are ending
-            if time.monotonic() > ends:
-                raise
-            time.sleep(0.002)
-        else:
-            return
 
 
 @pytest.fixture(scope="session")
-def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hierarchy]:
-    """The machine's, or one mounted for the tests where it has none."""
-    try:
-        yield cgroups.find()
-    except GlacicError:
-        place = tmp_path_factory.mktemp("cgroup2")
-        libc = ctypes.CDLL(None, use_errno=True)
-        assert libc.mount(b"none", os.fsencode(place), b"cgroup2", 0, None) == 0, os.strerror(ctypes.get_errno())
-        yield Hierarchy(place)
-        libc.umount(os.fsencode(place))
+def hierarchy() -> Iterator[Hierarchy]:
+    with lab_hierarchy() as found:
+        yield found
 
 
 @pytest.fixture
-def folder(hierarchy: Hierarchy) -> Iterator[Folder]:
-    made = Folder(hierarchy)
-    yield made
-    made.close()
-
-
-# Puts itself into the cgroup of argv[1], then runs argv[2] with the rest.
-_IN_CGROUP = """
-import os, sys
-with open(sys.argv[1] + "/cgroup.procs", "w") as file:
-    file.write(str(os.getpid()))
-del sys.argv[1]
-exec(sys.argv.pop(1))
-"""
+def folder(hierarchy: Hierarchy) -> Iterator[Slice]:
+    with Slice(hierarchy) as made:
+        yield made
 
 
 @dataclass
@@ -125,7 +43,7 @@ class Wire:
 
     near: Host
     far: Host
-    folder: Folder
+    folder: Slice
 
     def engine(self) -> NftLimits:
         """The engine, at work on `near`."""
@@ -134,9 +52,8 @@ class Wire:
 
     def start(self, name: str, code: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Python code on `near`, in the cgroup of this name below the folder."""
-        return self.near.popen(
-            [sys.executable, "-c", _IN_CGROUP, str(self.folder.place(name)), code, *arguments], stdout=subprocess.PIPE
-        )
+        command = self.folder.command(name, [sys.executable, "-c", code, *arguments])
+        return self.near.popen(command, stdout=subprocess.PIPE)
 
     def run(self, name: str, code: str, *arguments: str) -> str:
         """The same, to its end; what it printed."""
@@ -209,17 +126,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 
 @pytest.fixture
-def wire(hosts: tuple[Host, Host], folder: Folder) -> Iterator[Wire]:
+def wire(hosts: tuple[Host, Host], folder: Slice) -> Iterator[Wire]:
     near, far = hosts
     yield Wire(near, far, folder)
     near.run(["nft", "flush", "ruleset"])
-
-
-def within(seconds: float, true: Callable[[], bool]) -> bool:
-    """Whether it comes true in time."""
-    ends = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > ends:
-            return False
-        time.sleep(0.005)
-    return True

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from glacic.lab.cgroups import Slice
 from glacic.lab.net import Host
 from glacic.shaping.cgroups import Hierarchy
 from glacic.shaping.engine import Item
 
-from .conftest import MIB, Folder, Wire
+from .conftest import MIB, Wire
 
 RATE = MIB
 SETTLE_S, MEASURE_S = 2.5, 5.0  # the bucket holds 1.25 seconds' worth
@@ -83,7 +84,7 @@ FLOWS = {
 def achieved(hosts: tuple[Host, Host], hierarchy: Hierarchy) -> Iterator[dict[str, list[float]]]:
     """name -> bytes per second of each of its flows, counted by the hosts' own rules: uploads where they arrive,
     downloads where they have passed the limit."""
-    folder = Folder(hierarchy)
+    folder = Slice(hierarchy).__enter__()
     wire = Wire(*hosts, folder)
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -115,7 +116,7 @@ def achieved(hosts: tuple[Host, Host], hierarchy: Hierarchy) -> Iterator[dict[st
     finally:
         for process in processes:
             wire.near.end(process)
-        folder.close()
+        folder.__exit__(None, None, None)
         for host in hosts:
             host.run(["nft", "flush", "ruleset"])
 

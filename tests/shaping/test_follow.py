@@ -13,32 +13,31 @@ from pathlib import Path
 import pytest
 
 from glacic.errors import GlacicError
+from glacic.lab.cgroups import Slice
 from glacic.shaping.cgroups import Hierarchy
 from glacic.shaping.follow import Follower
 
-from .conftest import Folder
-
 
 @pytest.fixture
-def follower(folder: Folder) -> Iterator[Follower]:
+def follower(folder: Slice) -> Iterator[Follower]:
     with closing(Follower(folder.hierarchy)) as made:
         yield made
 
 
-def mine(follower: Follower, folder: Folder) -> dict[str, int]:
+def mine(follower: Follower, folder: Slice) -> dict[str, int]:
     """What the follower knows below the folder: name -> id."""
     prefix = folder.name + "/"
     return {path.removeprefix(prefix): one.id for path, one in follower.tree.items() if path.startswith(prefix)}
 
 
-def test_what_was_there_is_known(folder: Folder) -> None:
+def test_what_was_there_is_known(folder: Slice) -> None:
     made = folder.make("a.service")
     with closing(Follower(folder.hierarchy)) as follower:
         assert follower.tree[folder.path("a.service")] == made
         assert not follower.read()
 
 
-def test_what_comes_and_goes_is_followed(follower: Follower, folder: Folder) -> None:
+def test_what_comes_and_goes_is_followed(follower: Follower, folder: Slice) -> None:
     made = folder.make("a.service")
     assert select.select([follower.fileno()], [], [], 5)[0], "no event came"
     assert follower.read()
@@ -48,7 +47,7 @@ def test_what_comes_and_goes_is_followed(follower: Follower, folder: Folder) -> 
     assert mine(follower, folder) == {}
 
 
-def test_a_cgroup_made_anew_has_another_id(follower: Follower, folder: Folder) -> None:
+def test_a_cgroup_made_anew_has_another_id(follower: Follower, folder: Slice) -> None:
     before = folder.make("a.service")
     follower.read()
     after = folder.remake("a.service")
@@ -57,7 +56,7 @@ def test_a_cgroup_made_anew_has_another_id(follower: Follower, folder: Folder) -
     assert mine(follower, folder) == {"a.service": after.id}
 
 
-def test_what_came_and_went_between_two_looks_changes_nothing(follower: Follower, folder: Folder) -> None:
+def test_what_came_and_went_between_two_looks_changes_nothing(follower: Follower, folder: Slice) -> None:
     follower.read()
     folder.make("a.service")
     folder.remove("a.service")
@@ -65,7 +64,7 @@ def test_what_came_and_went_between_two_looks_changes_nothing(follower: Follower
 
 
 def test_slices_are_looked_into_also_what_was_in_them_before_they_were_watched(
-    follower: Follower, folder: Folder
+    follower: Follower, folder: Slice
 ) -> None:
     folder.make("b.slice")
     folder.make("b.slice/c.slice")
@@ -81,7 +80,7 @@ def test_slices_are_looked_into_also_what_was_in_them_before_they_were_watched(
     assert set(mine(follower, folder)) == {"b.slice"}
 
 
-def test_what_users_make_below_a_service_is_not_watched(follower: Follower, folder: Folder) -> None:
+def test_what_users_make_below_a_service_is_not_watched(follower: Follower, folder: Slice) -> None:
     folder.make("user@7.service")
     follower.read()
     folder.make("user@7.service/app.slice")
@@ -89,7 +88,7 @@ def test_what_users_make_below_a_service_is_not_watched(follower: Follower, fold
     assert set(mine(follower, folder)) == {"user@7.service"}
 
 
-def test_the_way_to_a_cgroup_that_is_named_by_its_path_is_watched(folder: Folder) -> None:
+def test_the_way_to_a_cgroup_that_is_named_by_its_path_is_watched(folder: Slice) -> None:
     with closing(Follower(folder.hierarchy, [folder.path("docker/x/y")])) as follower:
         folder.make("docker")
         folder.make("docker/x")
@@ -99,7 +98,7 @@ def test_the_way_to_a_cgroup_that_is_named_by_its_path_is_watched(folder: Folder
         assert set(mine(follower, folder)) == {"docker", "docker/x", "docker/x/y"}
 
 
-def test_after_lost_events_the_tree_is_read_anew(follower: Follower, folder: Folder) -> None:
+def test_after_lost_events_the_tree_is_read_anew(follower: Follower, folder: Slice) -> None:
     folder.make("a.service")
     os.read(follower.fileno(), 1 << 16)  # lost
     overflow = struct.pack("=iIII", -1, 0x4000, 0, 0)  # IN_Q_OVERFLOW
@@ -107,7 +106,7 @@ def test_after_lost_events_the_tree_is_read_anew(follower: Follower, folder: Fol
     assert set(mine(follower, folder)) == {"a.service"}
 
 
-def test_a_name_that_is_no_text_is_followed_too(follower: Follower, folder: Folder) -> None:
+def test_a_name_that_is_no_text_is_followed_too(follower: Follower, folder: Slice) -> None:
     name = os.fsdecode(b'a"b\\x2d\xff.service')
     made = folder.make(name)
     follower.read()
@@ -119,7 +118,7 @@ def test_a_place_that_is_not_there_has_nothing(tmp_path: Path) -> None:
         assert follower.tree == {}
 
 
-def test_a_kernel_without_room_for_watches_says_what_to_raise(monkeypatch: pytest.MonkeyPatch, folder: Folder) -> None:
+def test_a_kernel_without_room_for_watches_says_what_to_raise(monkeypatch: pytest.MonkeyPatch, folder: Slice) -> None:
     class Full:
         def inotify_init1(self, _flags: int) -> int:
             return os.open("/dev/null", os.O_RDONLY)
