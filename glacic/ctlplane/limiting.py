@@ -125,7 +125,8 @@ class Limiting:
         try:
             while True:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), LOOK_S)
+                    async with asyncio.timeout(LOOK_S):  # wait_for would lose a cancellation that comes with news
+                        await self._news.wait()
                 self._news.clear()
                 await self.hold()
         finally:
