@@ -156,9 +156,9 @@ class NftLimits:
 
 def _moved_up(descriptor: int) -> int:
     """The same file under a number out of the way. Raises KernelRefused where there is no room."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):  # a hardened unit may not, and says LimitNOFILE= instead
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for lowest in (_HIGH, 0):
         with suppress(OSError):
