@@ -75,7 +75,13 @@ class LimitRequests:
         """What this kernel can do, as far as it was tried."""
         return {
             "engines": [
-                {"engine": engine, "direction": direction, "available": not missing, "missing": missing or None}
+                {
+                    "engine": engine,
+                    "direction": direction,
+                    "available": not missing,
+                    "missing": missing or None,
+                    "per_cgroup": engine != LimitEngine.POLICE,
+                }
                 for (engine, direction), missing in self._limiting.available.items()
             ]
         }

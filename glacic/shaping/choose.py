@@ -6,8 +6,9 @@ has probed; nothing is looked at here. Refuses to put another engine in the plac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from glacic.config.model import LimitEngine
 from glacic.shaping.engine import DOWNLOAD, UPLOAD
@@ -25,6 +26,19 @@ class Chosen:
     upload: str
     download: str
     why: str
+
+
+def available(rows: Iterable[Mapping[str, Any]], engines: Collection[str]) -> Available:
+    """What these engines can do, by the rows of an earlier probe: engine, direction, available, missing. An engine that
+    was not probed is not there, but nft, which then shows itself what it can do."""
+    tried = {(str(row["engine"]), str(row["direction"])): row for row in rows}
+    found: dict[tuple[str, str], str] = {}
+    for key in ((engine, direction) for engine in engines for direction in (UPLOAD, DOWNLOAD)):
+        if (row := tried.get(key)) is not None:
+            found[key] = "" if row["available"] is True else str(row["missing"] or "does not work here")
+        else:
+            found[key] = "" if key in NFT_ALONE else "not tried here yet; glacic limits engines --keep does"
+    return found
 
 
 def choose(engine: LimitEngine, available: Available) -> Chosen:

@@ -117,6 +117,7 @@ def test_engines_and_watch_answer_in_rows() -> None:
         "direction": "upload",
         "available": True,
         "missing": None,
+        "per_cgroup": True,
     }
     watched = ask("watch")
     assert watched["limits"] == []  # nothing runs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glacic.config.model import LimitEngine
-from glacic.shaping.choose import NFT_ALONE, Available, Chosen, choose
+from glacic.shaping.choose import NFT_ALONE, Available, Chosen, available, choose
 from glacic.shaping.engine import DOWNLOAD, UPLOAD
 
 BOTH: Available = {**NFT_ALONE, ("bpf", UPLOAD): "", ("bpf", DOWNLOAD): ""}
@@ -39,3 +39,19 @@ def test_what_is_missing_is_said_and_nothing_else_put_in_its_place() -> None:
 def test_auto_never_takes_an_interface() -> None:
     shaping: Available = {("shape", UPLOAD): "", ("shape", DOWNLOAD): "", ("police", UPLOAD): ""}
     assert choose(LimitEngine.AUTO, shaping).upload == ""
+
+
+def test_what_an_earlier_probe_found_is_what_there_is() -> None:
+    rows = [
+        {"engine": "nft", "direction": UPLOAD, "available": True, "missing": "", "per_cgroup": True, "accuracy": 0.98},
+        {"engine": "nft", "direction": DOWNLOAD, "available": False, "missing": "no socket on input"},
+        {"engine": "bpf", "direction": UPLOAD, "available": False, "missing": None},
+        {"engine": "shape", "direction": UPLOAD, "available": True, "missing": ""},
+    ]
+    assert available(rows, ["nft", "bpf"]) == {
+        ("nft", UPLOAD): "",
+        ("nft", DOWNLOAD): "no socket on input",
+        ("bpf", UPLOAD): "does not work here",
+        ("bpf", DOWNLOAD): "not tried here yet; glacic limits engines --keep does",
+    }
+    assert available([], ["nft"]) == NFT_ALONE
