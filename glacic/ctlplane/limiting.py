@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -35,6 +36,7 @@ _log = logs.logger("limits")
 T = TypeVar("T")
 
 LOOK_S = 10.0  # between two looks at whether the kernel still has what it should
+NICE = -5  # a unit that starts is without its limit until this process runs; only the worker is in more of a hurry
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,8 @@ class Limiting:
             self._unfollow()
             hierarchy = self._find()
             self._follower, self._ways, self.mount = Follower(hierarchy, ways), ways, hierarchy.mount
+            with suppress(PermissionError):  # it takes CAP_SYS_NICE, or a unit's LimitNICE=
+                os.setpriority(os.PRIO_PROCESS, 0, NICE)  # of this thread, and of those that it starts
             asyncio.get_running_loop().add_reader(self._follower.fileno(), self._came_or_went)
         return self._follower
 

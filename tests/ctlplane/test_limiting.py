@@ -4,6 +4,7 @@ in the end the whole service with real packets."""
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from glacic.shaping.choose import NFT_ALONE
 from glacic.shaping.engine import DOWNLOAD, UPLOAD, Counted, Item
 
 MIB = 1 << 20
+NICE = limiting.NICE
 PATIENCE_S = 20.0
 
 
@@ -54,6 +56,11 @@ class Notes:
 
     def names(self) -> list[str]:
         return [item.name for item in self.puts[-1]]
+
+
+@pytest.fixture(autouse=True)
+def priority_of_the_tests_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limiting, "NICE", os.getpriority(os.PRIO_PROCESS, 0))
 
 
 @pytest.fixture
@@ -344,6 +351,9 @@ def test_a_limit_from_the_socket_to_the_packets_through_restarts_and_a_kill(
         near.run(["nft", "delete", "table", "inet", "glacic_limits"])
         glacic.call("limits.set", name="backup", upload=20_000)
         assert "inet glacic_limits" in tables()
+
+        assert glacic.process is not None
+        assert os.getpriority(os.PRIO_PROCESS, glacic.process.pid) == NICE  # it may, as root
 
         entries = glacic.call("audit", limit=50)["entries"]
         changes = [entry["args"] for entry in entries if entry["action"] == "limits.set"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,18 @@ import pytest
 
 from glacic.config.model import Config, DefaultLimit, Limit, LimitEngine, LimitKind, Traffic
 from glacic.config.rates import RATE_MAX
+from glacic.ctlplane import limiting
 from glacic.ctlplane.limiting import Limiting
 from glacic.ctlplane.limitrows import MAX_LIMITS, LimitRequests
 from glacic.errors import GlacicError, UsageError
 from glacic.shaping.cgroups import Hierarchy
 from glacic.shaping.choose import NFT_ALONE
+
+
+@pytest.fixture(autouse=True)
+def priority_of_the_tests_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limiting, "NICE", os.getpriority(os.PRIO_PROCESS, 0))
+
 
 BACKUP = Limit(
     name="backup",
