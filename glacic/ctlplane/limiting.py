@@ -67,11 +67,12 @@ class Limiting:
         self._configured: tuple[Limit, ...] = ()
         self._set: dict[str, Limit] = {}
         self._cleared: dict[str, Limit] = {}  # as the configuration has them
-        self._adopted = False
+        self._adopted: set[str] = set()
         self._follower: Follower | None = None
         self._ways: frozenset[str] = frozenset()
         self._items: tuple[Item, ...] = ()
-        self._writing = asyncio.Lock()
+        self._changing = asyncio.Lock()  # what is wanted; around the next one
+        self._writing = asyncio.Lock()  # what is in force
         self._writer = ThreadPoolExecutor(
             1, "limits"
         )  # no engine has two callers, also where one of them was cancelled
@@ -85,11 +86,12 @@ class Limiting:
     async def configure(self, config: Config) -> None:
         """Another configuration, or the same. What was set or cleared stays so, unless the file says the same now or
         has changed what was cleared. Answers when the kernel has it, or `trouble` says why not."""
-        self._configured, self.default_limit = config.limits, config.default_limit
-        by_name = {limit.name: limit for limit in config.limits}
-        self._set = {name: limit for name, limit in self._set.items() if not _same(limit, by_name.get(name))}
-        self._cleared = {name: limit for name, limit in self._cleared.items() if by_name.get(name) == limit}
-        await self.hold()
+        async with self._changing:
+            self._configured, self.default_limit = config.limits, config.default_limit
+            by_name = {limit.name: limit for limit in config.limits}
+            self._set = {name: limit for name, limit in self._set.items() if not _same(limit, by_name.get(name))}
+            self._cleared = {name: limit for name, limit in self._cleared.items() if by_name.get(name) == limit}
+            await self.hold()
 
     async def set(self, limit: Limit) -> None:
         """A limit until the next start. Raises GlacicError; then it is as it was."""
@@ -101,12 +103,19 @@ class Limiting:
         chosen = choose(limit.engine, self.available)
         if (limit.upload and not chosen.upload) or (limit.download and not chosen.download):
             raise GlacicError(f'limit "{limit.name}" cannot be held: {chosen.why}')
-        await self._change({**self._set, limit.name: limit}, _without(self._cleared, limit.name))
+        async with self._changing:
+            for other in self.wanted().values():
+                if other.name != limit.name and (other.kind, other.target) == (limit.kind, limit.target):
+                    raise GlacicError(
+                        f'limit "{other.name}" is for {limit.target} already: set that one, or clear it first'
+                    )
+            await self._change({**self._set, limit.name: limit}, _without(self._cleared, limit.name))
 
     async def clear(self, name: str) -> None:
         """No such limit until the next start. Raises GlacicError; then it is as it was."""
-        configured = {limit.name: limit for limit in self._configured if limit.name == name}
-        await self._change(_without(self._set, name), {**self._cleared, **configured})
+        async with self._changing:
+            configured = {limit.name: limit for limit in self._configured if limit.name == name}
+            await self._change(_without(self._set, name), {**self._cleared, **configured})
 
     async def hold(self) -> None:
         """Have the kernel hold what is wanted; where it does not, say so and go on."""
@@ -177,12 +186,20 @@ class Limiting:
             else:
                 self._unfollow()
             shares = self._shared_out(items)
+            refused: GlacicError | None = None
+            lost: set[str] = set()
             for name, engine in self._engines.items():
-                if not self._adopted:
-                    await self._do(engine.adopt)
-                await self._do(functools.partial(engine.put, shares[name]))
-            self._adopted = True
-            self._items = items
+                try:
+                    if name not in self._adopted:
+                        await self._do(engine.adopt)
+                        self._adopted.add(name)
+                    await self._do(functools.partial(engine.put, shares[name]))
+                except GlacicError as error:  # the others' limits hold all the same
+                    refused = refused or error
+                    lost |= {item.name for item in shares[name]}
+            self._items = tuple(item for item in items if item.name not in lost)
+            if refused is not None:
+                raise refused
 
     async def _do(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, call)
@@ -202,15 +219,18 @@ class Limiting:
         return shares
 
     def _why(self, limit: Limit, items: Mapping[str, Item]) -> str:
+        """Why it waits; "" where it does not."""
+        tree = self._follower.tree if self._follower is not None else {}
         if limit.name in items:
             return ""
-        tree = self._follower.tree if self._follower is not None else {}
-        for item in items.values():
-            if item.cgroup.path == limit.target or cgroups.unit_of(item.cgroup.path) == limit.target:
-                return f'limit "{item.name}" has this cgroup'
-        if limit.kind == LimitKind.CGROUP or not tree:
+        if limit.kind == LimitKind.CGROUP and limit.target not in tree:
             return "there is no such cgroup now"
-        return f"{limit.target} does not run"
+        if limit.kind != LimitKind.CGROUP and limit.target not in cgroups.units(tree):
+            return f"{limit.target} does not run"
+        for item in items.values():
+            if limit.target in (item.cgroup.path, cgroups.unit_of(item.cgroup.path)):
+                return f'limit "{item.name}" has this cgroup'
+        return self.trouble or "it is being put in force"
 
     # ---- the cgroups there are
 

@@ -117,6 +117,8 @@ def _folders(place: bytes) -> Collection[str]:
             return [os.fsdecode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return ()
+    except OSError as error:
+        raise GlacicError(f"cannot follow the cgroups: {os.fsdecode(place)}: {error.strerror}") from None
 
 
 def _below(path: str, name: str) -> str:

@@ -224,6 +224,23 @@ def test_what_cannot_be_held_is_refused_and_nothing_has_changed(folder: Slice) -
     running(limits, story)
 
 
+def test_changes_at_one_time_do_not_undo_each_other(folder: Slice) -> None:
+    engine = Notes()
+    limits = managed(folder, engine)
+
+    async def story() -> None:
+        await limits.configure(config())
+        names = [f"u{number}" for number in range(8)]
+        engine.refuses = "no"
+        refused = [asyncio.create_task(limits.set(unit(name))) for name in names[:4]]
+        await asyncio.gather(*refused, return_exceptions=True)
+        engine.refuses = ""
+        await asyncio.gather(*(limits.set(unit(name)) for name in names[4:]))
+        assert list(limits.wanted()) == names[4:]
+
+    running(limits, story)
+
+
 def test_a_kernel_that_refuses_is_trouble_and_tried_again(folder: Slice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limiting, "LOOK_S", 0.02)
     engine = Notes()
@@ -233,6 +250,10 @@ def test_a_kernel_that_refuses_is_trouble_and_tried_again(folder: Slice, monkeyp
     async def story() -> None:
         await limits.configure(config(unit("a")))
         assert limits.trouble == "bandwidth limits: nft_socket is missing"
+        folder.make("a.service")
+        await until(lambda: limits._follower is not None and folder.path("a.service") in limits._follower.tree)
+        (one,) = await limits.standing()
+        assert (one.item, one.why_waiting) == (None, limits.trouble)
         engine.refuses = ""
         await until(lambda: not limits.trouble)
         count = len(engine.puts)
@@ -254,6 +275,23 @@ def test_each_engine_gets_its_own_directions(folder: Slice) -> None:
         )
         assert [(item.name, item.upload, item.download) for item in nft.puts[-1]] == [("a", 1, 0)]
         assert [(item.name, item.upload, item.download) for item in bpf.puts[-1]] == [("a", 0, 2), ("b", 3, 4)]
+
+    running(limits, story)
+
+
+def test_an_engine_that_fails_does_not_take_the_others_with_it(folder: Slice) -> None:
+    nft, bpf = Notes(), Notes("bpf")
+    nft.refuses = "no"
+    limits = managed(folder, nft, bpf)
+    folder.make("b.service")
+
+    async def story() -> None:
+        await limits.configure(config(unit("b", upload=3, engine=LimitEngine.BPF)))
+        assert limits.trouble == "bandwidth limits: no"
+        assert [item.name for item in bpf.puts[-1]] == ["b"]
+        nft.refuses = ""
+        await limits.hold()
+        assert (limits.trouble, nft.adopted, bpf.adopted) == ("", 1, 1)
 
     running(limits, story)
 

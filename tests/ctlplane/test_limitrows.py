@@ -61,7 +61,7 @@ def test_a_row_says_everything_both_ways() -> None:
         "engine": "auto",
         "engine_upload": "nft",
         "engine_download": None,
-        "why": "there is no such cgroup now",
+        "why": "backup.service does not run",
         "traffic": "internet",
         "interface": None,
         "description": "the nightly one",

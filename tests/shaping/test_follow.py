@@ -132,3 +132,12 @@ def test_a_kernel_without_room_for_watches_says_what_to_raise(monkeypatch: pytes
     monkeypatch.setattr("glacic.shaping.follow._libc", Full)
     with pytest.raises(GlacicError, match=r"cannot follow the cgroups: .*; raise fs\.inotify\.max_user_watches"):
         Follower(folder.hierarchy)
+
+
+def test_a_directory_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, folder: Slice) -> None:
+    def closed(_: bytes) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(GlacicError, match=r"cannot follow the cgroups: /.*: Permission denied"):
+        Follower(folder.hierarchy)
