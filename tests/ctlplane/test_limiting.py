@@ -64,8 +64,16 @@ def priority_of_the_tests_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def folder() -> Iterator[Slice]:
+def system() -> Iterator[Slice]:
+    """In the machine's hierarchy."""
     with hierarchy() as found, Slice(found) as made:
+        yield made
+
+
+@pytest.fixture
+def folder(system: Slice) -> Iterator[Slice]:
+    """In a hierarchy where no other units are: a part of the machine's."""
+    with Slice(cgroups.Hierarchy(system.place(""))) as made:
         yield made
 
 
@@ -328,6 +336,7 @@ def test_a_service_that_loads_nothing_limits_nothing_and_says_so() -> None:
 
 # ---- the whole service
 
+UNIT = f"glaciclab{os.getpid()}.service"  # whatever else runs here
 CONFIG = 'zone "lan" { interface = "lan0" }'
 SEND = """
 import socket, sys
@@ -346,15 +355,15 @@ def near() -> Iterator[Host]:
         yield near
 
 
-def sent(near: Host, folder: Slice, name: str, packets: int) -> None:
+def sent(near: Host, system: Slice, name: str, packets: int) -> None:
     """So many datagrams of 1028 bytes, from a process in that cgroup."""
-    process = near.popen(folder.command(name, [sys.executable, "-c", SEND, str(packets)]), stderr=subprocess.PIPE)
+    process = near.popen(system.command(name, [sys.executable, "-c", SEND, str(packets)]), stderr=subprocess.PIPE)
     assert process.wait(PATIENCE_S) == 0
     near.end(process)
 
 
 def test_a_limit_from_the_socket_to_the_packets_through_restarts_and_a_kill(
-    near: Host, folder: Slice, tmp_path: Path
+    near: Host, system: Slice, tmp_path: Path
 ) -> None:
     def shown() -> dict[str, Any]:
         row: dict[str, Any] = glacic.call("limits.show", name="backup")
@@ -366,17 +375,17 @@ def test_a_limit_from_the_socket_to_the_packets_through_restarts_and_a_kill(
     glacic = Glacic(near, tmp_path, CONFIG)
     with glacic:
         assert "glacic_limits" not in tables()  # nobody wants any
-        row = glacic.call("limits.set", name="backup", target="backup.service", upload=10_000)
-        assert (row["state"], row["why"]) == ("waiting", "backup.service does not run")
-        made = folder.make("backup.service")
+        row = glacic.call("limits.set", name="backup", target=UNIT, upload=10_000)
+        assert (row["state"], row["why"]) == ("waiting", f"{UNIT} does not run")
+        made = system.make(UNIT)
         glacic.wait("limiting the unit", lambda: shown()["cgroup_id"] == made.id)
-        sent(near, folder, "backup.service", 1000)
+        sent(near, system, UNIT, 1000)
         row = shown()
         assert row["packets_upload"] + row["dropped_packets_upload"] == 1000
         assert row["dropped_packets_upload"] > 500
         assert row["bytes_upload"] == row["packets_upload"] * 1028
 
-        again = folder.remake("backup.service")
+        again = system.remake(UNIT)
         glacic.wait("limiting it again", lambda: shown()["cgroup_id"] == again.id)
         assert shown()["dropped_packets_upload"] >= row["dropped_packets_upload"]  # its bucket and counters go on
 
@@ -395,14 +404,14 @@ def test_a_limit_from_the_socket_to_the_packets_through_restarts_and_a_kill(
 
         entries = glacic.call("audit", limit=50)["entries"]
         changes = [entry["args"] for entry in entries if entry["action"] == "limits.set"]
-        assert changes[0]["target"] == "backup.service"
+        assert changes[0]["target"] == UNIT
 
         glacic.kill()
         assert "inet glacic_limits" in tables()  # the kernel goes on
-        folder.remake("backup.service")
+        system.remake(UNIT)
         glacic.start()
         assert "inet glacic_limits" not in tables()  # set at run time, and nothing of it is in the file
-        glacic.call("limits.set", name="backup", target="backup.service", upload=20_000)
+        glacic.call("limits.set", name="backup", target=UNIT, upload=20_000)
         assert shown()["state"] == "active"
     assert "inet glacic_limits" in tables()  # also after a clean stop
     glacic.cli("unload")
@@ -430,12 +439,12 @@ for _ in sys.stdin:
 
 
 def test_a_unit_that_restarts_100_times_under_load_gets_little_through_without_its_limit(
-    near: Host, folder: Slice, tmp_path: Path
+    near: Host, system: Slice, tmp_path: Path
 ) -> None:
     """What passes in the moment between a cgroup's making and its limit; on two idle cores a millisecond, and often
     nothing at all (docs/decisions/0011)."""
     with Glacic(near, tmp_path, CONFIG) as glacic:
-        glacic.call("limits.set", name="backup", target="backup.service", upload=MIB)
+        glacic.call("limits.set", name="backup", target=UNIT, upload=MIB)
         near.run(
             ["nft", "-f", "-"],
             text=f"""
@@ -443,12 +452,12 @@ def test_a_unit_that_restarts_100_times_under_load_gets_little_through_without_i
               counter passed {{ }}
               chain output {{
                 type filter hook output priority 30
-                socket cgroupv2 level 1 "../../..{folder.place("")}" counter name passed
+                socket cgroupv2 level 1 "../../..{system.place("")}" counter name passed
               }}
             }}
             """,
         )
-        place = folder.place("backup.service")
+        place = system.place(UNIT)
         process = near.popen(
             [sys.executable, "-c", RESTARTED, str(place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

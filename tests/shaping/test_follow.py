@@ -19,6 +19,13 @@ from glacic.shaping.follow import Follower
 
 
 @pytest.fixture
+def folder(hierarchy: Hierarchy) -> Iterator[Slice]:
+    """In a hierarchy where nothing else comes and goes: a part of the machine's."""
+    with Slice(hierarchy) as outer, Slice(Hierarchy(outer.place(""))) as made:
+        yield made
+
+
+@pytest.fixture
 def follower(folder: Slice) -> Iterator[Follower]:
     with closing(Follower(folder.hierarchy)) as made:
         yield made
