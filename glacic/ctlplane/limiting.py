@@ -24,8 +24,9 @@ from glacic.config.model import Config, DefaultLimit, Limit, LimitEngine, LimitK
 from glacic.ctlplane import logs
 from glacic.errors import GlacicError
 from glacic.firewall.nft import Nft
-from glacic.shaping import cgroups
-from glacic.shaping.choose import NFT_ALONE, Available, choose
+from glacic.shaping import cgroups, probe
+from glacic.shaping.bpf.engine import BpfLimits
+from glacic.shaping.choose import NFT_ALONE, Available, available, choose
 from glacic.shaping.engine import Counted, Engine, Item
 from glacic.shaping.follow import Follower
 from glacic.shaping.nftlimits import NftLimits
@@ -51,19 +52,21 @@ class Standing:
 
 
 class Limiting:
-    """The desired state and its only writer. engines: by name; none where this service changes no kernel."""
+    """The desired state and its only writer. engines: by name; none where this service changes no kernel. available:
+    what they can do; `probed` looks again, at each configuration."""
 
     def __init__(
         self,
         engines: Mapping[str, Engine],
-        available: Available,
+        available_now: Available,
         find: Callable[[], cgroups.Hierarchy] = cgroups.find,
+        probed: Callable[[], Available] | None = None,
     ) -> None:
-        self.available = available
+        self.available = available_now
         self.trouble = ""  # why the kernel does not have what it should
         self.mount: Path | None = None
         self.default_limit: DefaultLimit | None = None
-        self._engines, self._find = engines, find
+        self._engines, self._find, self._probed = engines, find, probed
         self._configured: tuple[Limit, ...] = ()
         self._set: dict[str, Limit] = {}
         self._cleared: dict[str, Limit] = {}  # as the configuration has them
@@ -87,6 +90,8 @@ class Limiting:
         """Another configuration, or the same. What was set or cleared stays so, unless the file says the same now or
         has changed what was cleared. Answers when the kernel has it, or `trouble` says why not."""
         async with self._changing:
+            if self._probed is not None:  # it may have been tried again
+                self.available = self._probed()
             self._configured, self.default_limit = config.limits, config.default_limit
             by_name = {limit.name: limit for limit in config.limits}
             self._set = {name: limit for name, limit in self._set.items() if not _same(limit, by_name.get(name))}
@@ -262,11 +267,19 @@ class Limiting:
             self._follower = None
 
 
-def limiting_of(nft: Nft, applies: bool) -> Limiting:
-    """The limits of a service. One that loads no ruleset (`--no-apply`) leaves the kernel alone, in this too."""
-    if applies:
-        return Limiting({NftLimits.name: NftLimits(nft)}, NFT_ALONE)
-    return Limiting({}, dict.fromkeys(NFT_ALONE, "this service loads nothing into the kernel (--no-apply)"))
+def limiting_of(nft: Nft, applies: bool, state_dir: Path) -> Limiting:
+    """The limits of a service, with the engines that it can run. One that loads no ruleset (`--no-apply`) leaves the
+    kernel alone, in this too."""
+    if not applies:
+        return Limiting({}, dict.fromkeys(NFT_ALONE, "this service loads nothing into the kernel (--no-apply)"))
+    engines: dict[str, Engine] = {NftLimits.name: NftLimits(nft)}
+    with suppress(GlacicError):  # without a hierarchy; who wants a limit is told
+        engines[BpfLimits.name] = BpfLimits(cgroups.find().mount)
+
+    def probed() -> Available:
+        return available(probe.kept(state_dir / probe.FILE), engines)
+
+    return Limiting(engines, probed(), probed=probed)
 
 
 def _same(limit: Limit, other: Limit | None) -> bool:

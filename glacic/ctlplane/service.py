@@ -113,7 +113,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._broken = ""  # what is wrong with the file, where the service has started closed
         self.integrity = Integrity(self)
-        self.limits = limiting_of(nft, apply_ruleset)
+        self.limits = limiting_of(nft, apply_ruleset, state_dir)
         self.trail = AuditTrail(state_dir / audit.NAME)
         self._server = Server(socket_path, Handlers(self).table(), self.trail)
 
