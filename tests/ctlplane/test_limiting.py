@@ -500,3 +500,25 @@ def test_a_limit_by_ebpf_is_held_once_a_probe_has_found_that_it_can_be(
         assert row["dropped_packets_upload"] > 500
         assert "glacic_limits" not in near.run(["nft", "list", "tables"]).stdout
         glacic.call("limits.clear", name="backup")
+
+
+def test_limits_of_the_file_outlive_a_kill_and_go_with_the_file(near: Host, system: Slice, tmp_path: Path) -> None:
+    def row() -> dict[str, Any]:
+        shown: dict[str, Any] = glacic.call("limits.show", name="backup")
+        return shown
+
+    limit = f'limit "backup" {{\n  unit = "{UNIT}"\n  upload = "1 MiB/s"\n}}\n'
+    glacic = Glacic(near, tmp_path, limit)
+    first = system.make(UNIT)
+    with glacic:
+        assert (row()["state"], row()["cgroup_id"], row()["origin"]) == ("active", first.id, "config")
+        glacic.kill()
+        assert "inet glacic_limits" in near.run(["nft", "list", "tables"]).stdout
+        second = system.remake(UNIT)
+        glacic.start()
+        assert row()["cgroup_id"] == second.id
+        glacic.reload(limit.replace("1 MiB/s", "2 MiB/s"))
+        assert row()["upload"] == 2 * MIB
+        assert "rate over 2 mbytes/second" in near.run(["nft", "list", "table", "inet", "glacic_limits"]).stdout
+        glacic.reload(CONFIG)
+        assert "glacic_limits" not in near.run(["nft", "list", "tables"]).stdout
