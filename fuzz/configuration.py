@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from fuzz.targets import Check
-from glacic.config import values
+from glacic.config import cgroups, edit, rates, values
 from glacic.config.files import Kept
 from glacic.config.lists import TOLD_MAX, address, elements
 from glacic.config.load import examine
-from glacic.config.model import AddressRange, Config, Nat, Network, Policy, Rule, Zone
+from glacic.config.model import AddressRange, Config, Limit, Nat, Network, Policy, Rule, Zone
 from glacic.config.source import Diagnostic, Source
 from glacic.config.values import Invalid
 from glacic.firewall.compile import compile_config
@@ -32,6 +32,7 @@ BESIDE = {  # what an input may include and name
 _GRAMMARS: tuple[Callable[[str], object], ...] = (
     *(values.interface, values.network, values.rate, values.duration, values.reference),
     lambda text: values.name(text, 100),
+    *(rates.parse_rate, *cgroups.PARSERS.values()),
 )
 
 
@@ -47,6 +48,7 @@ def hcl() -> Iterator[Check]:
         if config is not None:
             ruleset = compile_config(config)
             assert _skeleton(config) == _skeleton(_plain(config))
+            _edits(data, config)
             takes(render(ruleset))
 
     with ExitStack() as stack:
@@ -87,6 +89,28 @@ def _sound(one: Diagnostic) -> None:
     assert span.line == 0 or span.source.text[: span.start].count("\n") == span.line - 1
     assert all(char.isprintable() or char in "\n\t" for char in one.render())
     assert all(value.isprintable() for value in one.as_dict().values() if isinstance(value, str))
+
+
+def _edits(data: bytes, config: Config) -> None:
+    """Each limit of the file can be changed and taken out, and nothing else is another then."""
+    source = Source("main.hcl", data.decode("utf-8-sig"))
+    for limit in config.limits[:3]:
+        others = [other for other in config.limits if other is not limit]
+        changed = edit.with_limit(source, limit.name, {str(limit.kind): limit.target, "download": "7 mbit"})
+        wanted = Limit(
+            **{name: getattr(limit, name) for name in ("name", "kind", "target", "description")}, download=875_000
+        )
+        for text, limits in ((changed, [*others, wanted]), (edit.without_limit(source, limit.name), others)):
+            found, wrong = examine(Path("main.hcl"), Kept({**BESIDE, "main.hcl": text.encode()}))
+            if found is None:
+                assert [one.summary for one in wrong if one.severity == "error"] == ["the configuration is empty"]
+                continue
+            assert sorted(found.limits, key=_by_name) == sorted(limits, key=_by_name)
+            assert replace(found, limits=()) == replace(config, limits=())
+
+
+def _by_name(limit: Limit) -> str:
+    return limit.name
 
 
 def _interval(found: Network | AddressRange) -> tuple[int, int, int]:

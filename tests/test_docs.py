@@ -33,6 +33,8 @@ BLOCKS = {
     "  }\n }\n}",
     "set": 'set "s" { type = "port" }',
     "nat": 'nat "n" {\n  type = "masquerade"\n  out_interface = "a0"\n}',
+    "limit": 'limit "l" {\n  unit = "a.service"\n  upload = "1 mbit"\n}',
+    "default_limit": 'default_limit { upload = "1 mbit" }',
 }
 NAMES = {"services": services.SERVICES, "management": services.MANAGEMENT}
 

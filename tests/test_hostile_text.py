@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from glacic.config import edit
 from glacic.config.load import examine_source
 from glacic.config.source import MAX_SHOWN, Source
 from glacic.ctlplane import protocol, sdnotify
-from glacic.ctlplane.cli import _crash, _fail, main
+from glacic.ctlplane.cli import _crash, _fail, limits, limits_change, limits_watch, main
 from glacic.ctlplane.cli.options import Options, say, table, warn
 from glacic.errors import GlacicError, KernelRefused
 from glacic.firewall.compile import compile_config
@@ -93,12 +94,33 @@ nat {nat} {{
   out_interface = "wan0"
   description   = {comment}
 }}
+limit {limit} {{
+  cgroup      = {cgroup}
+  upload      = {rate}
+  engine      = "shape"
+  interface   = {interface}
+  description = {comment}
+}}
+limit "unit" {{
+  unit   = {unit}
+  upload = "1 mbit"
+}}
+limit "slice" {{
+  slice  = {slice}
+  upload = "1 mbit"
+}}
 """
 FIELDS = ("zone", "interface", "description", "policy", "rule", "comment", "log", "set", "nat")
-PLAIN = {name: f'"{name}"' for name in FIELDS} | {"interface": '"lan0"'}
+LIMIT_FIELDS = ("limit", "cgroup", "unit", "slice", "rate")
+PLAIN = {name: f'"{name}"' for name in (*FIELDS, "limit", "cgroup")} | {
+    "interface": '"lan0"',
+    "unit": '"a.service"',
+    "slice": '"a.slice"',
+    "rate": '"1 mbit"',
+}
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", [*FIELDS, *LIMIT_FIELDS])
 @rows
 def test_a_configuration_becomes_a_clean_script_or_clean_diagnostics(text: str, field: str) -> None:
     for value in in_hcl(text):
@@ -117,6 +139,55 @@ def test_the_template_is_a_configuration() -> None:
     config, found = examine_source(Source("plain", TEMPLATE.format(**PLAIN)))
     assert [diagnostic.render() for diagnostic in found if diagnostic.severity == "error"] == []
     assert config is not None
+
+
+@rows
+def test_a_limit_that_is_accepted_names_one_cgroup_and_can_be_written_back(text: str) -> None:
+    for field in LIMIT_FIELDS:
+        for value in in_hcl(text):
+            config, _ = examine_source(Source("a.hcl", TEMPLATE.format(**{**PLAIN, field: value})))
+            for limit in config.limits if config is not None else ():
+                assert harmless(f"{limit.name}{limit.target}{limit.description}")
+                assert not {"", ".", ".."} & set(limit.target.split("/"))
+                wanted = {str(limit.kind): limit.target, "upload": "1 mbit"}
+                again, found = examine_source(Source("b.hcl", edit.with_limit(Source("b.hcl", ""), limit.name, wanted)))
+                assert again is not None, found
+                assert [(one.name, one.target) for one in again.limits] == [(limit.name, limit.target)]
+
+
+@rows
+def test_what_a_limit_shows_of_names_that_others_chose(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cgroup's name is any bytes; whoever makes one could choose it, and its limit by default bears it."""
+    limit = {
+        "name": f"default:{text}",
+        "kind": "unit",
+        "target": text,
+        "upload": 1000,
+        "download": None,
+        "why": text,
+        "engine_upload": text,
+        "engine_download": None,
+        "traffic": "all",
+        "origin": "default",
+        "state": "waiting",
+        "cgroup": text,
+        "bytes_upload": 0,
+        "dropped_bytes_upload": 0,
+    }
+    limits.show_list({"limits": [limit, limit], "trouble": text})
+    limits.show_limit({**limit, "cannot": [text]})
+    limits_change.about({**limit, "kind": "cgroup"})
+    meters = limits_watch.Meters()
+    for at_s in (0.0, 1.0):
+        meters.feed({"at_s": at_s, "limits": [limit]})
+    limits_watch.show(meters.rows(), Options())
+    said = capsys.readouterr()
+    assert harmless(said.out, lines=4000)
+    assert harmless(said.err)
+    limits_watch.show(meters.rows(), Options(json=True))
+    line = capsys.readouterr().out
+    assert line.isascii()
+    assert line.count("\n") == 1
 
 
 @rows
@@ -145,7 +216,16 @@ def test_what_programs_are_shown_is_ascii(text: str, capsys: pytest.CaptureFixtu
 
 @rows
 def test_words_that_no_command_knows(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([text], ["status", text], ["flows", text], ["status", f"--{text}"], ["stats", "--interval", text]):
+    for words in (
+        [text],
+        ["status", text],
+        ["flows", text],
+        ["status", f"--{text}"],
+        ["stats", "--interval", text],
+        ["limits", text],
+        ["limits", "set", "a", "--upload", text],
+        ["limits", "self-test", "--seconds", text],
+    ):
         with pytest.raises(SystemExit):
             main(words)
     assert harmless(capsys.readouterr().err)
@@ -162,7 +242,21 @@ def test_files_with_such_names(text: str, tmp_path: Path, capsys: pytest.Capture
     assert main(["show", "-c", file]) == 1
     assert main(["replay", "-c", file, file]) == 1
     assert main(["status", "--socket", file]) == 3
-    for words in (["history"], ["confirm"], ["rollback"], ["panic"], ["show", "--diff"]):
+    unseen = (
+        ["list"],
+        ["show", text],
+        ["clear", text, "--save"],
+        ["watch", "--once"],
+        ["set", "a.service", "--upload", "1 mbit"],
+    )
+    for words in (
+        ["history"],
+        ["confirm"],
+        ["rollback"],
+        ["panic"],
+        ["show", "--diff"],
+        *(["limits", *w] for w in unseen),
+    ):
         assert main([*words, "-c", file, "--socket", file, "--state-dir", file]) in (1, 3)
     assert main(["audit", "--socket", file, "--state-dir", file]) in (1, 3)
     said = capsys.readouterr()

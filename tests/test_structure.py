@@ -59,7 +59,9 @@ def test_only_the_syntax_step_imports_hcl() -> None:
             assert not {"hcl2", "lark"} & top_level_imports(path), path
 
 
-@pytest.mark.parametrize("command", ["stats", "status", "flows list", "learn status", "reload"])
+@pytest.mark.parametrize(
+    "command", ["stats", "status", "flows list", "learn status", "reload", "limits list", "limits watch"]
+)
 def test_a_command_that_talks_to_the_socket_imports_nothing_heavy(command: str) -> None:
     words = [*command.split(), "--socket", "/nonexistent/socket"]
     code = (

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from glacic.config import values
+from glacic.config.decode_limits import decode_default_limit, decode_limit
 from glacic.config.decode_nat import decode_nat
 from glacic.config.decode_rules import decode_rule, text_element
 from glacic.config.decode_sets import decode_set
@@ -53,6 +54,7 @@ def decode(body: Body, source: Source, report: Report, lists: Lists) -> Config:
     reader = Reader(body, source.span(0, 0), report, "the configuration")
     reader.taken(INCLUDE)
     learning = [_rule_learning(block, report) for block in reader.only("rule_learning")]
+    default_limits = [decode_default_limit(block, report) for block in reader.only("default_limit")]
     sets = tuple(found for block in reader.blocks("set") if (found := decode_set(block, report, lists)))
     config = Config(
         path=Path(source.name),
@@ -63,6 +65,8 @@ def decode(body: Body, source: Source, report: Report, lists: Lists) -> Config:
         policies=tuple(policy for block in reader.blocks("policy") if (policy := _policy(block, report))),
         sets=sets,
         nats=tuple(nat for block in reader.blocks("nat") if (nat := decode_nat(block, report, sets))),
+        limits=tuple(limit for block in reader.blocks("limit") if (limit := decode_limit(block, report))),
+        default_limit=default_limits[0] if default_limits else None,
         spans=reader.spans,
     )
     reader.finish()

@@ -57,6 +57,15 @@ def identity_of(config: Config, source: str) -> Identity:
     return next(zone.identity for zone in config.zones if zone.name == source)
 
 
+def filters(config: Config) -> bool:
+    """Whether the configuration says anything about which packets may pass. One of limits alone does not, and must not
+    close the machine to everybody, as one without any zone otherwise would."""
+    learning = config.rule_learning.enabled or config.rule_learning.spans
+    return bool(
+        not (config.limits or config.default_limit) or config.zones or config.policies or config.nats or learning
+    )
+
+
 def learning_policies(config: Config, running: Mapping[str, int] | None = None) -> tuple[LearningPolicy, ...]:
     """Every policy that learns, in the order of its number.
 

@@ -132,14 +132,16 @@ class Reader:
             return found
         return default
 
-    def text(self, name: str, parse: Callable[[str], T], what: str = "text in quotes") -> T | None:
-        """A string, through `parse`; None where it is absent or broken."""
+    def text(
+        self, name: str, parse: Callable[[str], T], what: str = "text in quotes", *, number: str = 'write "{}"'
+    ) -> T | None:
+        """A string, through `parse`; None where it is absent or broken. number: what to say of a bare number."""
         found = self._scalar(name, what)
         if found is None:
             return None
         if not isinstance(found, str):
             quoted = (
-                f'write "{found}"'
+                number.format(found)
                 if isinstance(found, int | float) and not isinstance(found, bool)
                 else f"write {what}"
             )

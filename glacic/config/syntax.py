@@ -70,12 +70,13 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`type "label" { body }`; the span is the header, from the type to the last label."""
+    """`type "label" { body }`; the span is the header, from the type to the last label; `whole` goes to the brace."""
 
     type: str
     span: Span
     labels: tuple[Literal | Unusable, ...]
     body: Body
+    whole: Span
 
 
 def parse(source: Source) -> tuple[Body | None, tuple[Diagnostic, ...]]:
@@ -118,7 +119,9 @@ def _block(source: Source, tree: Tree[Any]) -> Block:
     *header, body = parts
     labels = tuple(_label(source, part) for part in header[1:])
     kind = _span(source, header[0])
-    return Block(kind.text, source.span(kind.start, header[-1].meta.end_pos), labels, _body(source, body))
+    return Block(
+        kind.text, source.span(kind.start, header[-1].meta.end_pos), labels, _body(source, body), _span(source, tree)
+    )
 
 
 def _label(source: Source, tree: Tree[Any]) -> Literal | Unusable:

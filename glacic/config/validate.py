@@ -23,6 +23,7 @@ from glacic.config.model import (
     Action,
     Config,
     Identity,
+    Limit,
     NamedSet,
     Nat,
     Policy,
@@ -33,6 +34,7 @@ from glacic.config.overlap import NetworkIndex, intersect, share
 from glacic.config.policies import learning_policies, learns
 from glacic.config.reader import HEADER, Report, element_key, label_key
 from glacic.config.source import Span, did_you_mean
+from glacic.config.validate_limits import validate_limits
 from glacic.config.validate_nat import validate_nat
 from glacic.config.validate_rules import validate_rules
 
@@ -44,6 +46,7 @@ def validate(config: Config, report: Report) -> None:
     _unique(config.zones, "zone", report)
     _unique(config.sets, "set", report)
     _unique(config.nats, "nat", report)
+    _unique(config.limits, "limit", report)
     for zone in config.zones:
         if not zone.spans.keys() & {"interface", "interfaces", "networks"}:
             advice = 'write interface = "lan0", or networks = ["10.1.0.0/24"]'
@@ -63,11 +66,12 @@ def validate(config: Config, report: Report) -> None:
         validate_rules(config, policy, report)
     for nat in config.nats:
         validate_nat(config, nat, report)
+    validate_limits(config, report)
     _count_of_policies(config, report)
     _notes(config, report)
 
 
-def _unique(blocks: Iterable[Zone | NamedSet | Nat | Rule], type_: str, report: Report) -> None:
+def _unique(blocks: Iterable[Zone | NamedSet | Nat | Limit | Rule], type_: str, report: Report) -> None:
     first: dict[str, Span] = {}
     for block in blocks:
         span = block.spans[label_key(0)]

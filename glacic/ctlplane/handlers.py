@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from glacic.ctlplane import aftermath, audit
+from glacic.ctlplane.limitrows import LimitRequests
 from glacic.ctlplane.messages import pack_key
 from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.ctlplane.revisions import Origin
@@ -54,6 +55,7 @@ class Handlers:
 
     def table(self) -> dict[str, Request]:
         """Request name -> who may ask it, who answers it. The one place where this is said."""
+        limits = LimitRequests(self._service.limits)
         return {
             "status": Request(READ, self.status),
             "stats": Request(READ, self.stats),
@@ -74,6 +76,12 @@ class Handlers:
             "connections": Request(READ, self.connections, heavy=True),
             "database": Request(READ, self.database),
             "restore": Request(CHANGE, self.restore),
+            "limits.list": Request(READ, limits.list),
+            "limits.show": Request(READ, limits.show),
+            "limits.set": Request(CHANGE, limits.set),
+            "limits.clear": Request(CHANGE, limits.clear),
+            "limits.engines": Request(READ, limits.engines),
+            "limits.watch": Request(READ, limits.watch),
         }
 
     async def status(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
@@ -85,6 +93,8 @@ class Handlers:
         await service.integrity.look()
         if state == "running" and service.integrity.reason:
             state, reason = "degraded", service.integrity.reason
+        if state == "running" and service.limits.trouble:
+            state, reason = "degraded", service.limits.trouble
         learning = service.config.rule_learning
         mode = "off" if not learning.enabled else "inline (nfqueue)" if learning.inline_mode else "asynchronous (nflog)"
         return {

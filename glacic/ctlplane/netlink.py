@@ -45,6 +45,7 @@ _IPS_DST_NAT = 1 << 5  # linux/netfilter/nf_conntrack_common.h
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_SRC = {4: 1, 16: 3}  # by length of the address
 _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT, _CTA_PROTO_SRC_PORT = 1, 3, 2
+_PORT_MAX = 65535
 _CTA_PROTO_ICMP_TYPE, _CTA_PROTO_ICMPV6_TYPE = 5, 8
 _CTA_FILTER_ORIG_FLAGS = 1
 _FILTER_BY_SOURCE, _FILTER_BY_PROTOCOL = 1 << 0, 1 << 3  # CTA_FILTER_F_CTA_IP_SRC, _PROTO_NUM (nf_internals.h)
@@ -334,13 +335,19 @@ def connection(body: bytes) -> Connection | None:
         protocol=first[_CTA_PROTO_NUM][0],
         source=source,
         reply_source=reply_source,
-        reply_port=_number(answer, _CTA_PROTO_SRC_PORT),
+        reply_port=_port(answer),
         icmp_type=icmp[0] if icmp else None,
         mark=_number(found, _CTA_MARK),
         handle=b"".join(handle),
-        source_port=_number(first, _CTA_PROTO_SRC_PORT),
+        source_port=_port(first),
         forwarded_port=bool(_number(found, _CTA_STATUS) & _IPS_DST_NAT),
     )
+
+
+def _port(found: dict[int, bytes]) -> int:
+    """The source port of one direction; 0 where it has none, or one that no port can be."""
+    number = _number(found, _CTA_PROTO_SRC_PORT)
+    return number if number <= _PORT_MAX else 0
 
 
 def _source(direction: dict[int, bytes]) -> bytes | None:

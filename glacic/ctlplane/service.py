@@ -30,6 +30,7 @@ from glacic.ctlplane.changes import Changes
 from glacic.ctlplane.handlers import Handlers
 from glacic.ctlplane.inforce import InForce
 from glacic.ctlplane.integrity import Integrity
+from glacic.ctlplane.limiting import limiting_of
 from glacic.ctlplane.offline import numbers_of, stored_policies
 from glacic.ctlplane.owner import refuse_foreign
 from glacic.ctlplane.rescue import Rescue, follow
@@ -112,6 +113,7 @@ class Service:
         self._stopping = asyncio.Event()
         self._broken = ""  # what is wrong with the file, where the service has started closed
         self.integrity = Integrity(self)
+        self.limits = limiting_of(nft, apply_ruleset, state_dir)
         self.trail = AuditTrail(state_dir / audit.NAME)
         self._server = Server(socket_path, Handlers(self).table(), self.trail)
 
@@ -132,7 +134,7 @@ class Service:
             else:
                 start.result()
                 watching = [asyncio.create_task(self._watch()), asyncio.create_task(self.changes.keep_boot_script())]
-                watching.append(asyncio.create_task(self._keep_hours()))
+                watching += [asyncio.create_task(self._keep_hours()), asyncio.create_task(self.limits.run())]
                 if interval_s := sdnotify.watchdog_interval_s():
                     watching.append(asyncio.create_task(sdnotify.feed_watchdog(interval_s)))
                 await asyncio.wait({stopped, *watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -196,6 +198,7 @@ class Service:
         await asyncio.to_thread(apply, self.nft, ruleset)
         self.config = config
         self.worker.kill()
+        await self.limits.configure(config)
 
     async def restore(self) -> None:
         """Put what is in force in force once more: somebody has changed the table. Raises GlacicError."""
@@ -276,6 +279,7 @@ class Service:
             self._spawned.end()
             self._spawned = None
         await self.integrity.in_force()
+        await self.limits.configure(self.config)
         with suppress(StoreError):  # there is none yet
             self.store = Store.open(Path(settings_of(self.config, (), self.state_dir).database), read_only=True)
         self._set_state("degraded", f"closed for everything new: the configuration is broken: {broken}")
@@ -315,6 +319,7 @@ class Service:
         self.config, self.settings, self._shapes = config, settings, shapes
         self.store = follow(self.store, Path(settings.database))
         await self.integrity.in_force()
+        await self.limits.configure(config)
 
     def _ruleset(
         self, config: Config, policies: tuple[LearningPolicy, ...], shapes: Mapping[str, Collection[Shape]]

@@ -1,8 +1,10 @@
 """What Glacic takes for itself in the kernel, and why that one. Nothing else in the tree writes such a number.
 
-Table            `inet glacic`: one table for both families; other tables are never touched.
+Table            `inet glacic`: one table for both families; other tables are never touched. Bandwidth limits have one
+                 of their own, `inet glacic_limits`: their life is another one (decision 0011).
 Chain priority   filter (0) decides; filter + 10 reads what the hook answered: a packet accepted out of a queue goes on
-                 at the next priority of its hook (net/netfilter/nfnetlink_queue.c, nf_reinject).
+                 at the next priority of its hook (net/netfilter/nfnetlink_queue.c, nf_reinject). Limits come behind
+                 both: what the firewall drops or rejects uses up nobody's rate.
 Packet mark      0x00ff0000, the field proven with the real `queue` statement: the low 16 bits are where routing tools
                  and VPNs put theirs. Only more than 63 learning policies take the top byte as well.
 Connection mark  0x00800000 let in by a fail mode, 0x00400000 still in the packet window. `offload_mark` is the user's.
@@ -19,6 +21,9 @@ FAMILY = "inet"
 TABLE = "glacic"
 
 BEHIND_HOOK = 10  # chain priority, after filter
+
+LIMITS_TABLE = "glacic_limits"
+LIMITS_PRIORITY = BEHIND_HOOK + 10  # chain priority
 
 ASKED = 0x0080_0000  # in the packet mark: sent to the queue and not answered yet
 REJECT = 0x0040_0000  # in the packet mark: the engine says reject

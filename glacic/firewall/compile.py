@@ -31,7 +31,7 @@ from glacic.config.model import (
     SetType,
     Zone,
 )
-from glacic.config.policies import LearningPolicy, identity_of, label, learning_policies, learns
+from glacic.config.policies import LearningPolicy, filters, identity_of, label, learning_policies, learns
 from glacic.config.services import MANAGEMENT, SERVICES
 from glacic.firewall import nat, offload
 from glacic.firewall.antispoof import antispoof
@@ -53,6 +53,12 @@ _ERRORS = (
 _NEIGHBOURS = "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert"
 _LISTENERS = "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report"
 
+# Where there are bandwidth limits and no word about which packets may pass. A chain at a hook is what tells a table
+# that is in force; what this machine itself sends and receives does not meet this one.
+_OPEN = Ruleset(
+    (Chain("forward", (), Hook("filter", "forward", "filter", "accept"), "Nothing but limits: everything passes"),)
+)
+
 
 def compile_config(
     config: Config,
@@ -69,6 +75,8 @@ def compile_config(
     closed: with a counted drop in place of each hook, for as long as no service runs. now: for rules that hold at some
     times only (hours.renewal goes on from there); the present without it.
     """
+    if not filters(config):
+        return _OPEN
     return _Compiler(config, running, shapes or {}, closed=closed, now=now or datetime.now(UTC)).ruleset()
 
 

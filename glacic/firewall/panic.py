@@ -47,7 +47,9 @@ def managed(config: Config) -> list[Zone]:
 def as_config(config: Config) -> Config:
     """A configuration that lets in what compile_panic lets in: to ask what would become of a connection."""
     zones = tuple(replace(zone, services=()) for zone in config.zones)
-    return replace(config, rule_learning=RuleLearning(), zones=zones, policies=(), nats=())
+    return replace(
+        config, rule_learning=RuleLearning(), zones=zones, policies=(), nats=(), limits=(), default_limit=None
+    )
 
 
 def compile_panic(

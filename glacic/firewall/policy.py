@@ -107,7 +107,7 @@ def _statements(policy: Policy, rule: Rule) -> Iterator[str]:
     if rule.limit:
         yield f"limit rate {rule.limit}"
     if rule.counter:
-        yield f"counter name {quote(counter_name(policy.name, rule.name))}"
+        yield f'counter name "{counter_name(policy.name, rule.name)}"'
     if rule.log is not None:
         # The kernel log has no fields: a colon and a space end the prefix, also where a name had to be cut.
         text = rule.log or f"{printable(policy.name)} {printable(rule.name)}"[: MAX_PREFIX // 4] + ": "

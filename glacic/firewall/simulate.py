@@ -26,7 +26,7 @@ from glacic.config.model import (
     Policy,
     Zone,
 )
-from glacic.config.policies import LearningPolicy, identity_of, label, learning_policies
+from glacic.config.policies import LearningPolicy, filters, identity_of, label, learning_policies
 from glacic.config.services import MANAGEMENT, SERVICES
 from glacic.config.zones import Patterns, Zones
 from glacic.firewall.reach import ICMP, Addresses, Probe, Reach, of_forward, of_opening, of_rule, zone_conditions
@@ -120,6 +120,8 @@ class Simulator:
 
     def _walk(self, probe: Probe) -> Iterator[Outcome]:
         """What the packet meets, up to the first that is certain."""
+        if not filters(self._config) and probe.hook in ("input", "forward", "output"):
+            return iter((Outcome(Verdict.ACCEPT, "nothing but limits"),))
         if probe.hook == "input":
             return self._input(probe)
         if probe.hook == "forward":

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glacic.config.model import Action, Config, Identity, Policy, RuleLearning, Zone
-from glacic.config.policies import label, learning_policies
+from glacic.config.model import Action, Config, DefaultLimit, Identity, Limit, LimitKind, Policy, RuleLearning, Zone
+from glacic.config.policies import filters, label, learning_policies
 
 LAN = Zone(name="lan", interfaces=("lan0",))
 WAN = Zone(name="wan", interfaces=("wan0",), external=True, identity=Identity.IP)
@@ -69,3 +69,12 @@ def test_no_two_policies_share_a_number(running: dict[str, int]) -> None:
     unique = {name: number for number, name in {number: name for name, number in running.items()}.items()}
     made = learning_policies(config(*(policy("lan", f"z{n}", f"p{n}") for n in range(30))), unique)
     assert len({p.number for p in made}) == len(made)
+
+
+def test_limits_alone_say_nothing_about_which_packets_pass() -> None:
+    limits = (Limit(name="a", kind=LimitKind.UNIT, target="a.service", upload=1),)
+    assert not filters(Config(path=Path("x"), limits=limits))
+    assert not filters(Config(path=Path("x"), default_limit=DefaultLimit(upload=1)))
+    assert filters(Config(path=Path("x")))
+    assert filters(Config(path=Path("x"), limits=limits, zones=(LAN,)))
+    assert filters(Config(path=Path("x"), limits=limits, rule_learning=RuleLearning(enabled=True)))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glacic.ctlplane.handlers import Handlers, flow_filter
+from glacic.ctlplane.limitrows import LimitRequests
 from glacic.ctlplane.rights import CHANGE, READ, Request
 from glacic.errors import UsageError
 from glacic.learning.flow import FlowState
@@ -87,9 +88,14 @@ def test_every_request_says_which_right_it_takes() -> None:
             "learn.status",
             "audit",
             "database",
+            "limits.list",
+            "limits.show",
+            "limits.engines",
+            "limits.watch",
         ),
         READ,
     )
     assert all(isinstance(request, Request) and request.right in (READ, CHANGE) for request in table.values())
     asked = {name for name in vars(Handlers) if not name.startswith("_")} - {"table"}
+    asked |= {name for name in vars(LimitRequests) if not name.startswith("_")}
     assert {request.handler.__name__ for request in table.values()} == asked  # and no handler is left out

@@ -10,15 +10,16 @@ import pytest
 
 from glacic.config.load import load
 from glacic.config.model import Config, NatKind
-from glacic.config.policies import learning_policies, learns, zone_is_external
+from glacic.config.policies import filters, learning_policies, learns, zone_is_external
 from glacic.firewall import claims
 from glacic.firewall.compile import compile_config
 from glacic.firewall.quoting import identifier
-from glacic.firewall.ruleset import Chain, Ruleset
+from glacic.firewall.ruleset import Chain, Hook, Ruleset
 from glacic.firewall.shapes import Shape, shapes_of
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("[0-9]*/conf.hcl"))
 EXAMPLES = sorted((Path(__file__).parents[2] / "configs").glob("*.hcl"))
+FILTERS = [path for path in [*GOLDEN, *EXAMPLES] if filters(load(path))]
 every_config = pytest.mark.parametrize("path", [*GOLDEN, *EXAMPLES], ids=lambda path: f"{path.parent.name}/{path.name}")
 
 
@@ -78,7 +79,7 @@ def test_what_comes_from_outside_reaches_no_hook(path: Path) -> None:
                 assert not [hook for name in reached for hook in hooks(chains(ruleset)[name])]
 
 
-@every_config
+@pytest.mark.parametrize("path", FILTERS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_what_comes_from_no_zone_is_dropped(path: Path) -> None:
     table = chains(compile_config(load(path)))
     for base in ("input", "forward"):
@@ -173,3 +174,11 @@ def test_without_port_forwards_and_source_translation_there_are_no_nat_chains() 
         assert ("postrouting" in table) is (False in kinds)
         assert ("output" in table) is any(policy.source == "firewall" for policy in config.policies)
         assert all(zone_is_external(config, zone.name) is zone.external for zone in config.zones)
+
+
+def test_limits_alone_close_nothing(config: Callable[[str], Config]) -> None:
+    limit = 'limit "a" {\n unit = "a.service"\n upload = "1 mbit"\n}\n'
+    (only,) = compile_config(config(limit)).chains()
+    assert (only.rules, only.hook) == ((), Hook("filter", "forward", "filter", "accept"))
+    with_zone = compile_config(config(f'{limit}zone "lan" {{ interface = "lan0" }}'))
+    assert with_zone == compile_config(config('zone "lan" { interface = "lan0" }'))

@@ -106,6 +106,7 @@ def test_hostile_texts_leave_the_script_as_it_is(texts: list[str]) -> None:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts)
+@example(["☃" * 100] * 8)
 def test_a_kernel_takes_hostile_texts(kernel: Libnftables, texts: list[str]) -> None:
     ruleset = compile_config(configuration(texts))
     kernel.run(render(ruleset))

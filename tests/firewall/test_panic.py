@@ -69,3 +69,11 @@ def test_as_a_configuration_it_opens_the_same() -> None:
     same = as_config(config())
     assert (same.policies, same.nats, same.rule_learning.enabled) == ((), (), False)
     assert [(zone.services, zone.management) for zone in same.zones] == [((), ("ssh",)), ((), ())]
+
+
+def test_a_panic_of_a_machine_with_nothing_but_limits_still_closes_it() -> None:
+    same = as_config(
+        config('limit "a" {\n unit = "a.service"\n upload = "1 mbit"\n}\ndefault_limit { upload = "1 mbit" }')
+    )
+    assert (same.limits, same.default_limit) == ((), None)
+    assert render(compile_panic(same)).count("policy drop") == 3

@@ -130,6 +130,13 @@ def test_who_asks_is_named_by_policy_and_identity(config: Callable[[str], Config
     assert (outcome.policy.name, outcome.policy.identity) == ("DROP_FORWARD", Identity.IP)
 
 
+@pytest.mark.parametrize("hook", ["input", "forward", "output"])
+def test_limits_alone_refuse_nothing(config: Callable[[str], Config], hook: str) -> None:
+    text = 'limit "a" {\n unit = "a.service"\n upload = "1 mbit"\n}\n'
+    found = simulate(config(text), probe(hook, "eth0", "eth1", "192.0.2.7", "192.0.2.1", 6, 22))
+    assert found == Outcome(Verdict.ACCEPT, "nothing but limits")
+
+
 def test_ignored_networks_are_not_learned_from(config: Callable[[str], Config]) -> None:
     text = WEB.replace("{ enabled = true }", '{\n  enabled = true\n  ignore_networks = ["198.51.100.0/24"]\n}')
     of = Simulator(config(text)).of

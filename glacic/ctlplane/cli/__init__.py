@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "flows": ("flows", "list, show and decide learned flows"),
     "connections": ("connections", "list the connections that a fail mode let in"),
     "learn": ("learn", "switch learning on or off"),
+    "limits": ("limits", "limit the bandwidth of services, and watch them"),
     "audit": ("audit", "show who changed which flow or ruleset, when, from where"),
     "backup": ("backup", "copy the flow database into one file"),
     "restore": ("restore", "put a backup in the flow database's place"),

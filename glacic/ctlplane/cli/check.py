@@ -24,7 +24,7 @@ def run(_: argparse.Namespace, options: Options) -> int:
     from glacic.config import load
 
     config, found = load.examine(options.config)
-    diagnostics = [*found, *_about_this_kernel(config)]
+    diagnostics = [*found, *_about_this_machine(config), *_about_this_kernel(config)]
     errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
     notes = [diagnostic for diagnostic in diagnostics if diagnostic.severity != "error"]
     if options.json:
@@ -41,11 +41,21 @@ def run(_: argparse.Namespace, options: Options) -> int:
     if config is None:
         say(f"{options.config}: {len(errors)} error{'s' if len(errors) != 1 else ''}")
         return 1
-    say(
-        f"{options.config}: valid: {len(config.zones)} zones, {len(config.policies)} policies, "
-        f"{sum(len(policy.rules) for policy in config.policies)} rules"
-    )
+    counted = [f"{len(config.zones)} zones", f"{len(config.policies)} policies"]
+    counted.append(f"{sum(len(policy.rules) for policy in config.policies)} rules")
+    if config.limits or config.default_limit:
+        limits = len(config.limits) + (config.default_limit is not None)
+        counted.append(f"{limits} limit{'s' if limits != 1 else ''}")
+    say(f"{options.config}: valid: {', '.join(counted)}")
     return 0
+
+
+def _about_this_machine(config: Config | None) -> list[Diagnostic]:
+    """Limits of units that look like slips of others; nothing where this machine's units cannot be seen."""
+    from glacic.config.validate_limits import resembling
+    from glacic.ctlplane.units import known_units
+
+    return resembling(config, known_units()) if config is not None and config.limits else []
 
 
 def _about_this_kernel(config: Config | None) -> list[Diagnostic]:

@@ -1,4 +1,4 @@
-"""Remove Glacic's table from the kernel: nothing is filtered by it any more. What was learned stays in the database."""
+"""Remove Glacic's tables from the kernel: nothing is filtered or limited by them. What was learned stays on disk."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ def run(_: argparse.Namespace, options: Options) -> int:
     from glacic.ctlplane.revisions import Revisions
     from glacic.firewall.apply import unload
     from glacic.firewall.nft import Libnftables
+    from glacic.shaping.nftlimits import NftLimits
 
     refuse_beside_service(options, "stop it first")
     with recorded(options, "unload"):
-        was_there = unload(Libnftables())
+        nft = Libnftables()
+        was_there = unload(nft)
+        NftLimits(nft).remove()
         if options.state_dir.is_dir():
             Revisions(options.state_dir).unloaded()
     if options.json:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from glacic.ctlplane import units
 from glacic.ctlplane.cli import main
 
 TEN_MISTAKES = """\
@@ -74,3 +75,19 @@ def test_what_this_kernel_lacks_is_noted_at_its_place(
     assert main(["check", "-c", str(path), "--json"]) == 0
     notes = json.loads(capsys.readouterr().out)["notes"]
     assert [(note["line"], note["summary"]) for note in notes] == [(2, "this kernel has no flow tables")] * missing
+
+
+def test_a_limit_of_a_unit_that_looks_like_a_slip_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "known_units", lambda: frozenset({"backup.service"}))
+    path = tmp_path / "limits.hcl"
+    path.write_text('limit "a" {\n  unit   = "bakcup.service"\n  upload = "1 mbit"\n}\n')
+    assert main(["check", "-c", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f"{path}:2:3: note: this machine has no unit bakcup.service" in out
+    assert 'did you mean "backup.service"?' in out
+    assert out.endswith("valid: 0 zones, 0 policies, 0 rules, 1 limit\n")
+    assert main(["check", "-c", str(path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [note["line"] for note in document["notes"]] == [2]
