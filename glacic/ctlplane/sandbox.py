@@ -67,8 +67,6 @@ def enter(folder: Path | None) -> Confined:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     writable = [] if folder is None else [folder, folder.resolve()]
-    if folder is not None:
-        os.environ["SQLITE_TMPDIR"] = str(folder)  # SQLite's own places for what it sorts are closed from now on
     kept = _rights(writable)
     _keep_capabilities(libc, kept)
     try:

@@ -146,6 +146,7 @@ class Database:
                 self._all.append(connection)
             connection.execute(f"PRAGMA synchronous = {'OFF' if self._throw_away else 'NORMAL'}")
             connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
+            connection.execute("PRAGMA temp_store = MEMORY")  # a confined worker may make no temporary file
         except sqlite3.Error as error:
             raise self._refused("cannot be opened", error) from error
         return connection

@@ -17,6 +17,10 @@ ATTEMPTS = """
 import ctypes, errno, json, os, resource, signal, socket, sqlite3, sys, threading
 from pathlib import Path
 from glacic.ctlplane import sandbox
+from glacic.errors import GlacicError
+from glacic.learning.cache import Batch, Written
+from glacic.learning.flow import FlowKey, FlowState
+from glacic.learning.store import Store
 
 state, elsewhere, parent, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 confined = sandbox.enter(state)
@@ -33,6 +37,16 @@ def database():
     connection.commit()
     connection.execute("vacuum")
     connection.close()
+
+def large_batch():
+    # So much in one transaction that SQLite would keep part of it in a temporary file, which it could not make.
+    written = [
+        Written(FlowKey("p", n.to_bytes(6, "big"), 17, n % 65536), FlowState.ALLOWED, 1, 1, 0, "tofu")
+        for n in range(200_000)
+    ]
+    with Store.open(state / "large.db") as store:
+        store.write(Batch(added=written))
+        assert store.count() == len(written)
 
 def set_aside():
     (state / "damaged").mkdir()
@@ -57,6 +71,8 @@ def outcome(attempt):
         attempt()
     except OSError as error:
         return errno.errorcode[error.errno]
+    except GlacicError as error:
+        return str(error)
     return "done"
 
 def libnftables():
@@ -65,6 +81,7 @@ def libnftables():
 
 answers = {name: outcome(attempt) for name, attempt in {
     "use the database": database,
+    "write a large batch": large_batch,
     "set it aside": set_aside,
     "import": lambda: __import__("netfilterqueue") and __import__("hcl2"),
     "load libnftables": libnftables,
@@ -122,6 +139,7 @@ def test_this_kernel_can_confine_files(answers: dict[str, object]) -> None:
     "what",
     [
         "use the database",
+        "write a large batch",
         "set it aside",
         "import",
         "load libnftables",
