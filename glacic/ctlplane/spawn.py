@@ -1,8 +1,8 @@
 """The control process, before its worker: another interpreter is started, and imports what a worker needs.
 
-That takes longer than everything else at a start, so it begins first and runs beside the control process's own imports
-(cli/run.py); what it is to work for, it is told when that is known (child.py). Until then it waits, and it ends with
-this process. Imports nothing that takes time.
+Those imports are about as many as the control process's own, so they begin first and run beside them (cli/run.py). What
+it is to work for, it is told when that is known (child.py). Until then it waits, and it ends with this process. Imports
+nothing that takes time.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class Glacic:
         """kill -9, and wait until worker and service are gone: then nobody listens."""
         worker = Path("/proc", str(self.worker()))
         self._end(signal.SIGKILL)
-        self.wait("gone", lambda: not worker.exists() or _is_gone((worker / "status").read_text()))
+        self.wait("gone", lambda: _is_gone(worker))
 
     def stop(self) -> None:
         """SIGTERM, a clean stop; the ruleset stays. Raises LabError, with the log, where it was not clean."""
@@ -145,6 +145,10 @@ class Glacic:
             self.process = None
 
 
-def _is_gone(status: str) -> bool:
-    """By /proc/PID/status: whether a process has ended with all its threads, any of which keeps its queues open."""
+def _is_gone(process: Path) -> bool:
+    """By its folder in /proc: whether a process has ended with all its threads, any of which keeps its queues open."""
+    try:
+        status = (process / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # ESRCH where it ends between opening and reading
+        return True
     return "State:\tZ" in status and any(f"Threads:\t{left}\n" in status for left in (0, 1))

@@ -94,9 +94,11 @@ def test_killed_under_traffic_the_service_leaves_what_fail_mode_says(lab: Home, 
     glacic = running(lab, service, f'  fail_mode = "{mode}"')
     let_through = fail_open(glacic)
     flood = lab.laptop.popen(["bash", "-c", f"while :; do echo x > /dev/udp/{SERVER}/{LEARNED}; done"])
-    glacic.wait("under traffic", lambda: glacic.flows(protocol="udp", port=LEARNED, state="allowed"))
-    glacic.kill()
-    lab.laptop.end(flood)
+    try:
+        glacic.wait("under traffic", lambda: glacic.flows(protocol="udp", port=LEARNED, state="allowed"))
+        glacic.kill()
+    finally:
+        lab.laptop.end(flood)
     for server in (SERVER, SERVER_6):
         assert lab.laptop.call(traffic.tcp, server, NEW, timeout_s=PATIENT_S if mode == "open" else SHORT_S).ok is (
             mode == "open"
