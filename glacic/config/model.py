@@ -24,6 +24,7 @@ DROP_INPUT = "DROP_INPUT"  # the reserved policies: what an internal zone sends 
 DROP_FORWARD = "DROP_FORWARD"
 
 # Two numbers of firewall/claims.py, repeated because config imports nothing of ours; a test compares them.
+LIMIT_CT_MARK = 0xFF00_0000  # connection mark bits by which engine shape tells downloads (claims.CT_LIMIT)
 RESERVED_CT_MARK = 0x00C0_0000  # connection mark bits that are taken (CT_FAIL_OPEN, CT_INSPECT): not for offload_mark
 MAX_LEARNING_POLICIES = 63 << 8  # what the packet mark can number
 
@@ -152,6 +153,11 @@ class RuleLearning:
     fail_open_keep: bool = False  # connections that a fail mode let in go on when the engine is back
     integrity: Integrity = Integrity.REPORT  # read Config.integrity
     spans: Spans = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def offload_bits(self) -> int:
+        """The bits of the connection mark that offloaded connections get; 0 where none does."""
+        return self.offload_mark if self.enabled and self.inline_mode and self.packet_window else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,10 @@ from itertools import pairwise
 from glacic.config import cgroups
 from glacic.config.check import Check
 from glacic.config.decode_limits import RATES
-from glacic.config.model import Config, DefaultLimit, Limit, LimitEngine, LimitKind, Traffic
+from glacic.config.model import LIMIT_CT_MARK, Config, DefaultLimit, Limit, LimitEngine, LimitKind, Traffic
 from glacic.config.rates import SLOW, bytes_text, why_rough
 from glacic.config.reader import HEADER, Report
-from glacic.config.source import NOTE, Diagnostic, listed
+from glacic.config.source import NOTE, Diagnostic, Span, listed
 
 # Bytes per second that engines of tc can hold: tables of times in units of 64 ns (net/sched/sch_api.c) run over below
 # the first; struct tc_ratespec has 32 bits for the second.
@@ -34,6 +34,10 @@ def validate_limits(config: Config, report: Report) -> None:
         _police(limit, report)
     _same_target(config.limits, report)
     _same_interface(config.limits, report)
+    marks = config.rule_learning.offload_bits & LIMIT_CT_MARK
+    for each in (*config.limits, *((config.default_limit,) if config.default_limit is not None else ())):
+        if marks and each.engine is LimitEngine.SHAPE and each.download:
+            _mark(each, config.rule_learning.spans["offload_mark"], report)
     if config.default_limit is not None:
         _rates(config.default_limit, "default_limit", report)
         _interface(config.default_limit, report)
@@ -77,6 +81,14 @@ def _interface(limit: Limit | DefaultLimit, report: Report) -> None:
         return
     advice = f"leave it out, or write engine = {listed(map(str, ON_INTERFACES))}"
     check.error("interface", f"interface cannot apply to engine {limit.engine}", advice)
+
+
+def _mark(limit: Limit | DefaultLimit, offload_mark: Span, report: Report) -> None:
+    """Both would write the same bits of a connection's mark."""
+    summary = f"engine shape tells downloads by the bits {LIMIT_CT_MARK:#010x} of the connection mark"
+    span = limit.spans["engine"]
+    advice = f"offload_mark of {offload_mark.seen_from(span)} has some of them: write others there, or another engine"
+    report.error(span, summary, advice)
 
 
 def _police(limit: Limit, report: Report) -> None:

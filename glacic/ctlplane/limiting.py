@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from glacic.config.model import Config, DefaultLimit, Limit, LimitEngine, LimitKind
-from glacic.ctlplane import logs
+from glacic.ctlplane import logs, trying
 from glacic.errors import GlacicError
 from glacic.firewall.nft import Nft
-from glacic.shaping import cgroups, probe
+from glacic.shaping import cgroups, makers, probe
 from glacic.shaping.bpf.engine import BpfLimits
-from glacic.shaping.choose import NFT_ALONE, Available, available, choose
-from glacic.shaping.engine import Counted, Engine, Item
+from glacic.shaping.choose import NFT_ALONE, NOT_TRIED, Available, available, choose
+from glacic.shaping.engine import DOWNLOAD, UPLOAD, Counted, Engine, Item
 from glacic.shaping.follow import Follower
 from glacic.shaping.nftlimits import NftLimits
 from glacic.shaping.plan import DEFAULT, plan
@@ -53,7 +53,7 @@ class Standing:
 
 class Limiting:
     """The desired state and its only writer. engines: by name; none where this service changes no kernel. available:
-    what they can do; `probed` looks again, at each configuration."""
+    what they can do; `probed` looks again, at each configuration, and `try_engines` has it found out."""
 
     def __init__(
         self,
@@ -61,12 +61,15 @@ class Limiting:
         available_now: Available,
         find: Callable[[], cgroups.Hierarchy] = cgroups.find,
         probed: Callable[[], Available] | None = None,
+        try_engines: Callable[[], None] | None = None,
     ) -> None:
         self.available = available_now
         self.trouble = ""  # why the kernel does not have what it should
         self.mount: Path | None = None
         self.default_limit: DefaultLimit | None = None
+        self.offload_mark = 0  # bits of the connection mark that the configuration says are the user's
         self._engines, self._find, self._probed = engines, find, probed
+        self._try_engines = try_engines  # once; None where that is done, or this process may not
         self._configured: tuple[Limit, ...] = ()
         self._set: dict[str, Limit] = {}
         self._cleared: dict[str, Limit] = {}  # as the configuration has them
@@ -93,13 +96,17 @@ class Limiting:
             if self._probed is not None:  # it may have been tried again
                 self.available = self._probed()
             self._configured, self.default_limit = config.limits, config.default_limit
+            self.offload_mark = config.rule_learning.offload_bits
             by_name = {limit.name: limit for limit in config.limits}
             self._set = {name: limit for name, limit in self._set.items() if not _same(limit, by_name.get(name))}
             self._cleared = {name: limit for name, limit in self._cleared.items() if by_name.get(name) == limit}
+            await self._tried({limit.engine for limit in (*config.limits, self.default_limit) if limit is not None})
             await self.hold()
 
     async def set(self, limit: Limit) -> None:
         """A limit until the next start. Raises GlacicError; then it is as it was."""
+        async with self._changing:
+            await self._tried({limit.engine})
         for other in self.wanted().values():
             if other.name != limit.name and (other.kind, other.target) == (limit.kind, limit.target):
                 raise GlacicError(
@@ -170,6 +177,17 @@ class Limiting:
         for (name, direction), each in counted.items():
             by_name.setdefault(name, {})[direction] = each
         return [replace(one, counted=by_name.get(one.limit.name, {})) for one in found]
+
+    async def _tried(self, asked: Set[LimitEngine]) -> None:
+        """Whoever asks for an engine that nobody has tried here has it tried first."""
+        tried = all(
+            self.available.get((engine.value, way)) != NOT_TRIED for engine in asked for way in (UPLOAD, DOWNLOAD)
+        )
+        if tried or self._try_engines is None or self._probed is None:
+            return
+        try_engines, self._try_engines = self._try_engines, None
+        await asyncio.to_thread(try_engines)
+        self.available = self._probed()
 
     async def _change(self, set_: dict[str, Limit], cleared: dict[str, Limit]) -> None:
         before = self._set, self._cleared
@@ -275,11 +293,14 @@ def limiting_of(nft: Nft, applies: bool, state_dir: Path) -> Limiting:
     engines: dict[str, Engine] = {NftLimits.name: NftLimits(nft)}
     with suppress(GlacicError):  # without a hierarchy; who wants a limit is told
         engines[BpfLimits.name] = BpfLimits(cgroups.find().mount)
+    engines |= makers.on_interfaces(nft, state_dir, offload_mark=lambda: limiting.offload_mark)
 
     def probed() -> Available:
         return available(probe.kept(state_dir / probe.FILE), engines)
 
-    return Limiting(engines, probed(), probed=probed)
+    try_engines = functools.partial(trying.try_engines, state_dir) if trying.may() else None
+    limiting = Limiting(engines, probed(), probed=probed, try_engines=try_engines)
+    return limiting
 
 
 def _same(limit: Limit, other: Limit | None) -> bool:

@@ -28,10 +28,19 @@ CANNOT = (
     "forwarded traffic has no cgroup, so containers and virtual machines behind a bridge are not limited",
     "traffic on the loopback interface is never limited",
 )
-CANNOT_NFT = (
-    "incoming ICMP and packets of raw sockets have no socket that nftables finds: they pass",
-    "what is over the rate is thrown away, not delayed; after a pause a second's worth and the burst pass at once",
-)
+_THROWN = "what is over the rate is thrown away, not delayed; after a pause a second's worth and the burst pass at once"
+CANNOT_OF = {  # by the engine that holds it
+    "nft": ("incoming ICMP and packets of raw sockets have no socket that nftables finds: they pass", _THROWN),
+    "bpf": (_THROWN,),
+    "shape": (
+        "an interface is limited that has a default route, or the one that is named: traffic over others passes",
+        "downloads on a connection that this machine has sent nothing on pass, and so do later fragments of a datagram",
+    ),
+    "police": (
+        "it limits everything on its interface, whoever sends it, and what is forwarded: not this cgroup alone",
+        _THROWN,
+    ),
+}
 
 
 class LimitRequests:
@@ -95,8 +104,9 @@ class LimitRequests:
         for one in await self._limiting.standing():
             if one.limit.name == name:
                 row = self._row(one)
-                nft = "nft" in (row["engine_upload"], row["engine_download"])
-                return {**row, "cannot": [*CANNOT, *(CANNOT_NFT if nft else ())]}
+                engines = dict.fromkeys((row["engine_upload"], row["engine_download"]))
+                more = dict.fromkeys(text for engine in engines for text in CANNOT_OF.get(engine, ()))
+                return {**row, "cannot": [*CANNOT, *more]}
         raise _unknown(name)
 
     def _row(self, one: Standing) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from glacic.shaping.engine import DOWNLOAD, UPLOAD
 Available = Mapping[tuple[str, str], str]
 
 NFT_ALONE: Available = {("nft", UPLOAD): "", ("nft", DOWNLOAD): ""}
+NOT_TRIED = "not tried here yet; as root, glacic limits engines --keep does"
 _AUTO = (LimitEngine.NFT, LimitEngine.BPF)  # in this order; neither takes an interface from anybody
 
 
@@ -37,7 +38,7 @@ def available(rows: Iterable[Mapping[str, Any]], engines: Collection[str]) -> Av
         if (row := tried.get(key)) is not None:
             found[key] = "" if row["available"] is True else str(row["missing"] or "does not work here")
         else:
-            found[key] = "" if key in NFT_ALONE else "not tried here yet; glacic limits engines --keep does"
+            found[key] = "" if key in NFT_ALONE else NOT_TRIED
     return found
 
 

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from glacic.errors import GlacicError, KernelRefused
+from glacic.shaping.cgroups import find
 from glacic.shaping.engine import Cgroup
 from glacic.shaping.far import PORT, Far, serve
 
@@ -71,7 +72,7 @@ class Scratch:
 def inside(work: Callable[[Scratch], Any], *, patience_s: float = _PATIENCE_S) -> Any:
     """What `work` returns, by way of JSON. Raises KernelRefused for its GlacicErrors and OSErrors, where there are no
     rights, and where it takes too long."""
-    mount = mounted()
+    mount = find().mount
     sweep(mount)
     reader, writer = os.pipe()
     child = os.fork()
@@ -91,15 +92,6 @@ def inside(work: Callable[[Scratch], Any], *, patience_s: float = _PATIENCE_S) -
     if "error" in answer:
         raise KernelRefused(answer["error"])
     return answer["answer"]
-
-
-def mounted() -> Path:
-    """Where cgroup2 is mounted. KernelRefused where it is not."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, place, kind, *_ = line.split()
-        if kind == "cgroup2":
-            return Path(place.encode().decode("unicode_escape"))
-    raise KernelRefused("cgroup2 is not mounted: limits need it; boot with systemd.unified_cgroup_hierarchy=1")
 
 
 def sweep(mount: Path) -> None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from glacic.config.model import MAX_LEARNING_POLICIES, RESERVED_CT_MARK, RuleLearning
+from glacic.config.model import LIMIT_CT_MARK, MAX_LEARNING_POLICIES, RESERVED_CT_MARK, RuleLearning
 from glacic.config.services import ICMP_TYPES, MANAGEMENT, PORT_PROTOCOLS, PROTOCOLS, SERVICES, Opening
 from glacic.firewall import claims
 
@@ -38,5 +38,6 @@ def test_web_is_http_and_https_and_ping_is_an_echo_request_in_both_families() ->
 
 def test_what_config_repeats_of_the_kernel_side_is_the_same_there() -> None:
     assert RESERVED_CT_MARK == claims.CT_FAIL_OPEN | claims.CT_INSPECT
+    assert LIMIT_CT_MARK == claims.CT_LIMIT
     assert MAX_LEARNING_POLICIES == claims.MAX_POLICIES
     assert not RuleLearning().offload_mark & RESERVED_CT_MARK

@@ -148,6 +148,30 @@ def test_limits_of_one_cgroup_may_share_an_interface(valid: Valid) -> None:
     valid(shape + shape.replace('"x"', '"y"').replace("a.service", "b.service"))
 
 
+OFFLOAD = """rule_learning {
+  enabled       = true
+  inline_mode   = true
+  packet_window = 5
+  offload_mark  = "0x01000000"
+}
+"""
+
+
+@pytest.mark.parametrize("block", ['limit "x" {\n  unit = "a.service"\n', "default_limit {\n"])
+def test_shape_s_downloads_and_offloaded_connections_have_bits_of_their_own(
+    errors: Check, valid: Valid, block: str
+) -> None:
+    shape = block + '  download = "5 mbit"\n  ¶engine = "shape"\n}\n'
+    (found,) = errors(OFFLOAD + shape)
+    assert found.startswith("engine shape tells downloads by the bits 0xff000000 of the connection mark")
+    assert "offload_mark of line 5 has some of them" in found
+    fine = shape.replace("¶", "")
+    valid(OFFLOAD.replace("0x01000000", "0x00010000") + fine)
+    valid(OFFLOAD.replace("packet_window = 5", "packet_window = 0") + fine)
+    valid(OFFLOAD + fine.replace("download", "upload"))
+    valid(OFFLOAD + fine.replace("shape", "nft"))
+
+
 # Units that the machine knows
 
 UNITS = {

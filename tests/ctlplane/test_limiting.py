@@ -22,7 +22,7 @@ from glacic.firewall.nft import FakeNft
 from glacic.lab.cgroups import Slice, hierarchy
 from glacic.lab.net import Host, Network, Port
 from glacic.lab.service import Glacic
-from glacic.shaping import cgroups, probe
+from glacic.shaping import cgroups
 from glacic.shaping.choose import NFT_ALONE
 from glacic.shaping.engine import DOWNLOAD, UPLOAD, Counted, Item
 
@@ -476,30 +476,6 @@ def test_a_unit_that_restarts_100_times_under_load_gets_little_through_without_i
         assert row["bytes_upload"] < 100 * MIB
         assert unlimited < tried / 4, f"{unlimited} of {tried} bytes"  # wide: a busy machine runs us late
         near.end(process)
-
-
-def test_a_limit_by_ebpf_is_held_once_a_probe_has_found_that_it_can_be(
-    near: Host, system: Slice, tmp_path: Path
-) -> None:
-    with Glacic(near, tmp_path, CONFIG) as glacic:
-        system.make(UNIT)
-        limit = {"name": "backup", "target": UNIT, "upload": 10_000, "engine": "bpf"}
-        with pytest.raises(GlacicError, match="not tried here yet; glacic limits engines --keep does"):
-            glacic.call("limits.set", **limit)
-        rows = [
-            {"engine": "bpf", "direction": direction, "available": True, "missing": "", "per_cgroup": True}
-            for direction in (UPLOAD, DOWNLOAD)
-        ]
-        probe.keep(glacic.state_dir / probe.FILE, [{**row, "accuracy": None} for row in rows])
-        glacic.call("reload")
-        row = glacic.call("limits.set", **limit)
-        assert (row["state"], row["engine_upload"], row["why"]) == ("active", "bpf", "asked for")
-        sent(near, system, UNIT, 1000)
-        row = glacic.call("limits.show", name="backup")
-        assert row["packets_upload"] + row["dropped_packets_upload"] == 1000
-        assert row["dropped_packets_upload"] > 500
-        assert "glacic_limits" not in near.run(["nft", "list", "tables"]).stdout
-        glacic.call("limits.clear", name="backup")
 
 
 def test_limits_of_the_file_outlive_a_kill_and_go_with_the_file(near: Host, system: Slice, tmp_path: Path) -> None:

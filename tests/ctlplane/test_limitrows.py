@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from glacic.ctlplane.limiting import Limiting
 from glacic.ctlplane.limitrows import MAX_LIMITS, LimitRequests
 from glacic.errors import GlacicError, UsageError
 from glacic.shaping.cgroups import Hierarchy
-from glacic.shaping.choose import NFT_ALONE
+from glacic.shaping.choose import NFT_ALONE, Available
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +35,18 @@ BACKUP = Limit(
 )
 
 
-def ask(do: str, *, limits: tuple[Limit, ...] = (BACKUP,), default: DefaultLimit | None = None, **args: Any) -> Any:
+def ask(
+    do: str,
+    *,
+    limits: tuple[Limit, ...] = (BACKUP,),
+    default: DefaultLimit | None = None,
+    able: Available = NFT_ALONE,
+    **args: Any,
+) -> Any:
     """One request to a manager with no engine and nothing that runs."""
 
     async def tell() -> Any:
-        limiting = Limiting({}, NFT_ALONE, lambda: Hierarchy(Path("/proc/no/such")))
+        limiting = Limiting({}, able, lambda: Hierarchy(Path("/proc/no/such")))
         await limiting.configure(Config(path=Path("x"), limits=limits, default_limit=default))
         answer = await getattr(LimitRequests(limiting), do)(args, "user root")
         limiting._unfollow()
@@ -99,6 +107,20 @@ def test_show_says_what_a_limit_cannot_do() -> None:
     assert any("open before" in sentence for sentence in cannot)
     assert any("forwarded" in sentence for sentence in cannot)
     assert any("ICMP" in sentence for sentence in cannot)  # nft's own
+
+
+def test_show_says_what_the_engine_that_holds_a_limit_cannot_do() -> None:
+    every = {(engine, way): "" for engine in ("nft", "bpf", "shape", "police") for way in ("upload", "download")}
+
+    def cannot(engine: str, interface: str = "eth0") -> str:
+        limit = replace(BACKUP, engine=LimitEngine(engine), interface=interface, traffic=Traffic.ALL)
+        return "\n".join(ask("show", limits=(limit,), able=every, name="backup")["cannot"])
+
+    assert "not this cgroup alone" in cannot("police")
+    assert "has sent nothing on" in cannot("shape")
+    assert "ICMP" not in cannot("bpf")
+    assert "thrown away, not delayed" in cannot("bpf")
+    assert "thrown away" not in cannot("shape")
 
 
 def test_set_changes_what_is_said_and_keeps_the_rest() -> None:

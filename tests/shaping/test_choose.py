@@ -52,6 +52,6 @@ def test_what_an_earlier_probe_found_is_what_there_is() -> None:
         ("nft", UPLOAD): "",
         ("nft", DOWNLOAD): "no socket on input",
         ("bpf", UPLOAD): "does not work here",
-        ("bpf", DOWNLOAD): "not tried here yet; glacic limits engines --keep does",
+        ("bpf", DOWNLOAD): "not tried here yet; as root, glacic limits engines --keep does",
     }
     assert available([], ["nft"]) == NFT_ALONE

@@ -14,6 +14,7 @@ import pytest
 
 from glacic.errors import GlacicError, KernelRefused
 from glacic.shaping import scratch
+from glacic.shaping.cgroups import find
 from glacic.shaping.far import PORT
 from glacic.shaping.scratch import INTERFACE, THERE, Scratch
 
@@ -25,7 +26,7 @@ def _owner(cgroup: str) -> Path:
 
 def _left() -> list[str]:
     """Cgroups of trials that are over; somebody else on this machine may be in the middle of one."""
-    return [path.name for path in scratch.mounted().glob("glacic-try-*") if not _owner(path.name).exists()]
+    return [path.name for path in find().mount.glob("glacic-try-*") if not _owner(path.name).exists()]
 
 
 def _own_network() -> list[str]:
@@ -118,7 +119,7 @@ def test_both_processes_end_with_the_one_that_asked_and_the_next_trial_removes_i
     assert asker.stdout is not None
     assert asker.stdout.readline() == b"there\n"
     (owner,) = Path(f"/proc/{asker.pid}/task/{asker.pid}/children").read_text().split()
-    made = [path.name for path in scratch.mounted().glob(f"glacic-try-{owner}.*")]
+    made = [path.name for path in find().mount.glob(f"glacic-try-{owner}.*")]
     asker.send_signal(signal.SIGKILL)
     asker.wait()
     asker.stdout.close()
@@ -128,6 +129,6 @@ def test_both_processes_end_with_the_one_that_asked_and_the_next_trial_removes_i
     assert not Path("/proc", owner).exists()
     until = time.monotonic() + 10
     while _left() and time.monotonic() < until:
-        scratch.sweep(scratch.mounted())
+        scratch.sweep(find().mount)
     assert len(made) == 2
     assert _left() == []

@@ -7,8 +7,9 @@ everything is slow here; what is exact is what is told apart.
 from __future__ import annotations
 
 import json
-import os
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_a_download_and_an_upload_are_shaped_and_the_sibling_cgroup_is_not(lab: 
     seen = counted(lab, shape)
     assert seen("a", DOWNLOAD) > 2 * seen("a", UPLOAD) > 4 * RATE
     assert min(lab.down("t/b"), lab.up("t/b")) > 8 * RATE
-    assert counted(lab, shape)("a", DOWNLOAD) == seen("a", DOWNLOAD)
+    assert counted(lab, shape)("a", DOWNLOAD) - seen("a", DOWNLOAD) < 10 * KIB  # answers to what was still queued
 
 
 def test_no_packet_brings_a_mark_to_the_hooks_and_other_bits_of_the_connection_s_mark_stay(
@@ -139,7 +140,7 @@ def test_no_packet_brings_a_mark_to_the_hooks_and_other_bits_of_the_connection_s
     lab.put(shape, lab.item("a", "t/a", download=RATE))
     lab.near.run(["nft", "reset", "counter", "inet", FOREIGN, "marked"])
     with transfer.connection(lab.mount, lab.mount / "t/a", lab.near, lab.far, FAR) as (near, far):
-        assert about(transfer.rate(far, near, seconds=1), RATE)
+        assert about(transfer.rate(far, near), RATE)
         marks = lab.near.run(["nft", "list", "counter", "inet", FOREIGN, "marked"]).stdout
         assert "packets 0 " in marks
         port = near.getpeername()[1]
@@ -158,7 +159,7 @@ def test_no_packet_brings_a_mark_to_the_hooks_and_other_bits_of_the_connection_s
 def test_a_changed_rate_holds_at_once_for_a_running_connection(lab: Lab, shape: Shape) -> None:
     lab.put(shape, lab.item("a", "t/a", download=RATE))
     with transfer.connection(lab.mount, lab.mount / "t/a", lab.near, lab.far, FAR) as (near, far):
-        assert about(transfer.rate(far, near, seconds=2), RATE)
+        assert about(transfer.rate(far, near), RATE)
         lab.put(shape, lab.item("a", "t/a", download=4 * RATE))
         assert about(transfer.rate(far, near, seconds=3), 4 * RATE)
         lab.put(shape, lab.item("b", "t/b", download=4 * RATE))  # and so does its end
@@ -247,25 +248,52 @@ def test_tc_s_cgroup_classifier_on_an_ifb_never_sees_a_download_and_the_connecti
         lab.tc("qdisc add dev v0 handle ffff: ingress")
         redirect = "matchall action connmark action mirred egress redirect dev ifbx"
         lab.tc(f"filter add dev v0 parent ffff: protocol all {redirect}")
-        (group / "tasks").write_text(str(os.getpid()))  # of the whole process: its threads are in there as well
-        (group / "cgroup.procs").write_text(str(os.getpid()))
-        lab.down("t/a")
-        lab.up("t/a")
+        exchange(lab, group, lab.mount / "t/a")
         assert _class_bytes(lab, "v0") > RATE  # the classifier itself works: uploads
         assert _class_bytes(lab, "ifbx") == 0
         lab.tc("filter add dev ifbx parent 2: prio 2 protocol all handle 0x30000000/0xff000000 fw flowid 2:10")
         table = "table inet pin { chain out { type filter hook output priority 0; ct mark set 0x30000000; }; }"
         lab.near.run(["nft", table])
-        lab.down("t/a")
+        exchange(lab, group, lab.mount / "t/a")
         assert _class_bytes(lab, "ifbx") > RATE
     finally:
-        (tmp_path / "cgroup.procs").write_text(str(os.getpid()))
         lab.near.run(["nft", "delete table inet pin"], check=False)
         for command in ("qdisc del dev v0 root", "qdisc del dev v0 ingress"):
             lab.near.run(["tc", *command.split()], check=False)
         lab.near.run(["ip", "link", "del", "ifbx"], check=False)
         group.rmdir()
         subprocess.run(["umount", tmp_path], check=True)
+
+
+EXCHANGE = f"""
+import os, socket, sys
+for group in sys.argv[3:]:
+    with open(group + "/cgroup.procs", "w") as members:
+        members.write(str(os.getpid()))
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 60) as near:
+    near.sendall(bytes({4 * RATE}))
+    near.shutdown(socket.SHUT_WR)
+    while near.recv(65536):
+        pass
+"""
+
+
+def exchange(lab: Lab, *groups: Path) -> None:
+    """4 RATE bytes each way. The near end is a process that is in these cgroups; the far end, as a packet on a cable
+    between namespaces still has its sender's socket at ingress, is this one, which is in none of them."""
+    with lab.far.call(socket.create_server, (FAR, 0)) as listener:
+        listener.settimeout(60)
+        port = str(listener.getsockname()[1])
+        near = lab.near.popen([sys.executable, "-c", EXCHANGE, FAR, port, *map(str, groups)])
+        try:
+            with listener.accept()[0] as far:
+                far.settimeout(60)
+                while far.recv(64 * KIB):
+                    pass
+                far.sendall(bytes(4 * RATE))
+            assert near.wait(60) == 0
+        finally:
+            lab.near.end(near)
 
 
 def _class_bytes(lab: Lab, device: str) -> int:

@@ -157,7 +157,7 @@ def run_self_test(arguments: argparse.Namespace, options: Options) -> int:
         if engine not in MAKERS:
             raise UsageError(f"no engine {engine} to test: there are {', '.join(MAKERS)}")
     wanted = {engine: MAKERS[engine] for engine in arguments.engine or MAKERS}
-    makers = {engine: lambda made, make=make: make(made.mount) for engine, make in wanted.items()}
+    makers = {engine: lambda made, make=make: make(lambda: made.mount) for engine, make in wanted.items()}
     rows = selftest.run(makers, arguments.seconds, arguments.rate)
     if arguments.keep:
         from glacic.shaping import probe

@@ -20,6 +20,7 @@ def run(_: argparse.Namespace, options: Options) -> int:
     from glacic.ctlplane.revisions import Revisions
     from glacic.firewall.apply import unload
     from glacic.firewall.nft import Libnftables
+    from glacic.shaping.makers import on_interfaces
     from glacic.shaping.nftlimits import NftLimits
 
     refuse_beside_service(options, "stop it first")
@@ -27,6 +28,8 @@ def run(_: argparse.Namespace, options: Options) -> int:
         nft = Libnftables()
         was_there = unload(nft)
         NftLimits(nft).remove()
+        for engine in on_interfaces(nft, options.state_dir).values():
+            engine.remove()
         if options.state_dir.is_dir():
             Revisions(options.state_dir).unloaded()
     if options.json:

@@ -29,7 +29,6 @@ class Police:
     """See Engine. It belongs to the network namespace that it is used in."""
 
     name = "police"
-    interface_wide = True
 
     def __init__(self) -> None:
         self._put: dict[str, Item] = {}  # interface -> what is in the kernel
@@ -83,10 +82,6 @@ class Police:
             for link in tc.links().values():
                 self._give_back(tc, link)
         self._put = {}
-
-    def note(self, item: Item) -> str:
-        """What it limits, for people."""
-        return f"limits everything on {item.interface}, whoever sends it: not only {item.cgroup.path}"
 
     def _police(self, tc: Tc, link: Link, item: Item) -> None:
         before = self._put.get(link.name)

@@ -39,13 +39,13 @@ _QUEUES = 0x4000  # the major numbers of the queues in our classes begin here
 class Shape:
     """See Engine. It belongs to the network namespace that it is used in, as `nft` does.
 
-    mount: where the cgroups' paths begin. offload_mark: bits of the connection mark that are the user's; it must not
-    have one of claims.CT_LIMIT.
+    mount: where the cgroups' paths begin. offload_mark: bits of the connection mark that are the user's now; none of
+    them may be one of claims.CT_LIMIT.
     """
 
     name = "shape"
 
-    def __init__(self, nft: Nft, *, mount: Callable[[], Path], offload_mark: int = 0) -> None:
+    def __init__(self, nft: Nft, *, mount: Callable[[], Path], offload_mark: Callable[[], int] = lambda: 0) -> None:
         self._nft, self._mount, self._offload_mark = nft, mount, offload_mark
         self._numbers: dict[str, int] = {}
         self._last = 0  # number given
@@ -125,9 +125,10 @@ class Shape:
 
     def _check(self, items: Sequence[Item]) -> None:
         tree.check(items)
-        if self._offload_mark & CT_LIMIT and any(item.download for item in items):
+        theirs = self._offload_mark()
+        if theirs & CT_LIMIT and any(item.download for item in items):
             raise KernelRefused(
-                f"offload_mark {self._offload_mark:#010x} has bits of {CT_LIMIT:#010x}, by which the shape engine tells"
+                f"offload_mark {theirs:#010x} has bits of {CT_LIMIT:#010x}, by which the shape engine tells"
                 ' downloads: choose others, or write engine = "nft"'
             )
 

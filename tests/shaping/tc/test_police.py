@@ -52,13 +52,6 @@ def test_a_kernel_that_lacks_a_piece_is_left_as_it_was(lab: Lab, monkeypatch: py
     assert lab.everything() == before
 
 
-def test_it_says_that_it_is_interface_wide() -> None:
-    assert Police.interface_wide
-    assert Police().note(item()) == (
-        "limits everything on eth0, whoever sends it: not only system.slice/backup.service"
-    )
-
-
 def test_the_largest_packet_always_fits_into_the_bucket() -> None:
     assert burst(50 << 10) == 128 << 10
     assert burst(20 * MIB) == 5 * MIB

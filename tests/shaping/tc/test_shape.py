@@ -31,7 +31,7 @@ def engine(lab: Lab) -> Iterator[Shape]:
 
 
 def new(lab: Lab, offload_mark: int = 0) -> Shape:
-    return Shape(lab.near.call(Libnftables), mount=lambda: lab.mount, offload_mark=offload_mark)
+    return Shape(lab.near.call(Libnftables), mount=lambda: lab.mount, offload_mark=lambda: offload_mark)
 
 
 def put(lab: Lab, engine: Shape, *items: Item) -> None:
