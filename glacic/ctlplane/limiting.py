@@ -25,11 +25,13 @@ from glacic.ctlplane import logs
 from glacic.errors import GlacicError
 from glacic.firewall.nft import Nft
 from glacic.shaping import cgroups, probe
+from glacic.shaping.bpf import pins
 from glacic.shaping.bpf.engine import BpfLimits
 from glacic.shaping.choose import NFT_ALONE, Available, available, choose
 from glacic.shaping.engine import Counted, Engine, Item
 from glacic.shaping.follow import Follower
 from glacic.shaping.nftlimits import NftLimits
+from glacic.shaping.permitted import permitted
 from glacic.shaping.plan import DEFAULT, plan
 
 _log = logs.logger("limits")
@@ -53,7 +55,7 @@ class Standing:
 
 class Limiting:
     """The desired state and its only writer. engines: by name; none where this service changes no kernel. available:
-    what they can do; `probed` looks again, at each configuration."""
+    what they can do; `probed` looks again."""
 
     def __init__(
         self,
@@ -90,8 +92,6 @@ class Limiting:
         """Another configuration, or the same. What was set or cleared stays so, unless the file says the same now or
         has changed what was cleared. Answers when the kernel has it, or `trouble` says why not."""
         async with self._changing:
-            if self._probed is not None:  # it may have been tried again
-                self.available = self._probed()
             self._configured, self.default_limit = config.limits, config.default_limit
             by_name = {limit.name: limit for limit in config.limits}
             self._set = {name: limit for name, limit in self._set.items() if not _same(limit, by_name.get(name))}
@@ -124,6 +124,8 @@ class Limiting:
 
     async def hold(self) -> None:
         """Have the kernel hold what is wanted; where it does not, say so and go on."""
+        if self._probed is not None:  # it may have been tried again
+            self.available = self._probed()
         trouble = ""
         try:
             await self._put()
@@ -274,10 +276,11 @@ def limiting_of(nft: Nft, applies: bool, state_dir: Path) -> Limiting:
         return Limiting({}, dict.fromkeys(NFT_ALONE, "this service loads nothing into the kernel (--no-apply)"))
     engines: dict[str, Engine] = {NftLimits.name: NftLimits(nft)}
     with suppress(GlacicError):  # without a hierarchy; who wants a limit is told
-        engines[BpfLimits.name] = BpfLimits(cgroups.find().mount)
+        engines[BpfLimits.name] = BpfLimits(cgroups.find().mount, place=pins.own())
+    kept = probe.Kept(state_dir / probe.FILE)
 
     def probed() -> Available:
-        return available(probe.kept(state_dir / probe.FILE), engines)
+        return permitted(available(kept.rows(), engines))
 
     return Limiting(engines, probed(), probed=probed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from glacic.ctlplane.cli.options import Options, add_common, say
 
@@ -20,6 +21,8 @@ def run(_: argparse.Namespace, options: Options) -> int:
     from glacic.ctlplane.revisions import Revisions
     from glacic.firewall.apply import unload
     from glacic.firewall.nft import Libnftables
+    from glacic.shaping.bpf.engine import BpfLimits
+    from glacic.shaping.bpf.pins import PLACE
     from glacic.shaping.nftlimits import NftLimits
 
     refuse_beside_service(options, "stop it first")
@@ -27,6 +30,7 @@ def run(_: argparse.Namespace, options: Options) -> int:
         nft = Libnftables()
         was_there = unload(nft)
         NftLimits(nft).remove()
+        BpfLimits(Path("/"), place=PLACE).remove()  # what a service has pinned; cgroups are not looked for
         if options.state_dir.is_dir():
             Revisions(options.state_dir).unloaded()
     if options.json:
