@@ -25,11 +25,13 @@ from glacic.ctlplane import logs, trying
 from glacic.errors import GlacicError
 from glacic.firewall.nft import Nft
 from glacic.shaping import cgroups, makers, probe
+from glacic.shaping.bpf import pins
 from glacic.shaping.bpf.engine import BpfLimits
 from glacic.shaping.choose import NFT_ALONE, NOT_TRIED, Available, available, choose
 from glacic.shaping.engine import DOWNLOAD, UPLOAD, Counted, Engine, Item
 from glacic.shaping.follow import Follower
 from glacic.shaping.nftlimits import NftLimits
+from glacic.shaping.permitted import permitted
 from glacic.shaping.plan import DEFAULT, plan
 
 _log = logs.logger("limits")
@@ -53,7 +55,7 @@ class Standing:
 
 class Limiting:
     """The desired state and its only writer. engines: by name; none where this service changes no kernel. available:
-    what they can do; `probed` looks again, at each configuration, and `try_engines` has it found out."""
+    what they can do; `probed` looks again, and `try_engines` has it found out."""
 
     def __init__(
         self,
@@ -93,8 +95,6 @@ class Limiting:
         """Another configuration, or the same. What was set or cleared stays so, unless the file says the same now or
         has changed what was cleared. Answers when the kernel has it, or `trouble` says why not."""
         async with self._changing:
-            if self._probed is not None:  # it may have been tried again
-                self.available = self._probed()
             self._configured, self.default_limit = config.limits, config.default_limit
             self.offload_mark = config.rule_learning.offload_bits
             by_name = {limit.name: limit for limit in config.limits}
@@ -131,6 +131,8 @@ class Limiting:
 
     async def hold(self) -> None:
         """Have the kernel hold what is wanted; where it does not, say so and go on."""
+        if self._probed is not None:  # it may have been tried again
+            self.available = self._probed()
         trouble = ""
         try:
             await self._put()
@@ -292,11 +294,12 @@ def limiting_of(nft: Nft, applies: bool, state_dir: Path) -> Limiting:
         return Limiting({}, dict.fromkeys(NFT_ALONE, "this service loads nothing into the kernel (--no-apply)"))
     engines: dict[str, Engine] = {NftLimits.name: NftLimits(nft)}
     with suppress(GlacicError):  # without a hierarchy; who wants a limit is told
-        engines[BpfLimits.name] = BpfLimits(cgroups.find().mount)
+        engines[BpfLimits.name] = BpfLimits(cgroups.find().mount, place=pins.own())
     engines |= makers.on_interfaces(nft, state_dir, offload_mark=lambda: limiting.offload_mark)
+    kept = probe.Kept(state_dir / probe.FILE)
 
     def probed() -> Available:
-        return available(probe.kept(state_dir / probe.FILE), engines)
+        return permitted(available(kept.rows(), engines))
 
     try_engines = functools.partial(trying.try_engines, state_dir) if trying.may() else None
     limiting = Limiting(engines, probed(), probed=probed, try_engines=try_engines)

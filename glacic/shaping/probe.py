@@ -1,8 +1,11 @@
 """Limits, what this kernel can do: every engine's way is tried in each direction, with datagrams that are counted.
 
     table()      tries; takes some seconds, needs root, leaves nothing (scratch.py)
-    keep, kept   the table as a JSON file in the state directory: the service itself may make no namespaces, so a
-                 privileged step of its unit tries, and the service reads what came of it
+    keep, kept   the table as a JSON file in the state directory: the service itself may make no namespaces, so a unit
+                 beside it tries (glacic-engines.service), and the service reads what came of it
+    recent       whether that need not be done again: not before the next boot, or another version of Glacic
+
+What another kernel could do says nothing: its table is as good as none.
 
 A row: {"engine", "direction", "available", "missing", "per_cgroup", "accuracy"}. available: of the datagrams of a
 limited cgroup at most half came through; missing: else why, in words, "" where nothing is. per_cgroup: a cgroup beside
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import select
 import socket
 import time
@@ -23,6 +27,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from glacic import __version__
 from glacic.errors import GlacicError
 from glacic.shaping import scratch
 from glacic.shaping.engine import UPLOAD, Cgroup
@@ -31,6 +36,7 @@ from glacic.shaping.pieces import Attempt, attempts
 from glacic.shaping.scratch import THERE, Scratch
 
 FILE = "limit-engines.json"  # in the state directory
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 Row = dict[str, Any]
 
@@ -71,12 +77,43 @@ def measured(path: Path, results: Iterable[Row]) -> None:
 
 
 def kept(path: Path) -> list[Row]:
-    """What was written last; [] where nothing was, or it cannot be read: then nothing is known."""
+    """What was written last, by this kernel; [] where nothing was, or it cannot be read: then nothing is known."""
     try:
-        rows = json.loads(path.read_text())
-        return [{name: row[name] for name in _NAMES} for row in rows]
+        table = json.loads(path.read_text())
+        if table["kernel"] != _kernel():
+            return []
+        return [{name: row[name] for name in _NAMES} for row in table["engines"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def recent(path: Path) -> bool:
+    """Whether this version of Glacic has written it since the machine was booted."""
+    try:
+        return bool(kept(path)) and json.loads(path.read_text())["tried"] == _now()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+class Kept:
+    """The table in a file, read again when the file is another one: cheap enough to ask at every turn."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._rows: list[Row] = []
+
+    def rows(self) -> list[Row]:
+        """See kept()."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            seen = None
+        else:
+            seen = status.st_ino, status.st_mtime_ns
+        if seen != self._seen:
+            self._seen, self._rows = seen, kept(self._path)
+        return self._rows
 
 
 def available(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
@@ -87,11 +124,21 @@ def available(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
 def _write(path: Path, rows: list[Row]) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps(rows, indent=1) + "\n")
+        table = {"kernel": _kernel(), "tried": _now(), "engines": rows}
+        beside.write_text(json.dumps(table, indent=1) + "\n")
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise GlacicError(f"what the limit engines can do cannot be kept in {path}: {error.strerror}") from None
+
+
+def _kernel() -> str:
+    return f"{platform.release()} {platform.version()}"
+
+
+def _now() -> str:
+    """Another one after a boot or an upgrade."""
+    return f"{_BOOT.read_text().strip()} {__version__}"
 
 
 def _row(made: Scratch, engine: str, direction: str, way: Attempt) -> Row:

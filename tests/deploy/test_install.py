@@ -47,10 +47,12 @@ def test_everything_is_below_the_prefix_but_the_configuration(installed: Path) -
         "opt/glacic/bin/glacic",
         "opt/glacic/lib/systemd/system/glacic.service",
         "opt/glacic/lib/systemd/system/glacic-boot.service",
+        "opt/glacic/lib/systemd/system/glacic-engines.service",
         "opt/glacic/lib/sysusers.d/glacic.conf",
         "opt/glacic/lib/tmpfiles.d/glacic.conf",
         "opt/glacic/share/man/man8/glacic.8",
         "opt/glacic/share/doc/glacic/configs/home.hcl",
+        "opt/glacic/share/doc/glacic/limits-bpf.conf",
     ):
         assert name in there
     assert {name.split("/")[0] for name in there} == {"etc", "opt"}

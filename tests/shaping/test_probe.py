@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,7 +91,45 @@ def test_the_table_is_kept_with_the_accuracy_that_was_measured_last(tmp_path: Pa
     assert [entry.name for entry in tmp_path.iterdir()] == [probe.FILE]
 
 
-@pytest.mark.parametrize("text", ["", "{", "7", "[7]", '[{"engine": "nft"}]', "\xff"])
+def test_what_another_kernel_could_do_is_not_known_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / probe.FILE
+    probe.keep(path, [_row(accuracy=0.98)])
+    monkeypatch.setattr(platform, "release", lambda: "5.10.0-older")
+    assert probe.kept(path) == []
+    assert not probe.recent(path)
+    probe.keep(path, [_row()])
+    assert probe.kept(path) == [_row()]
+
+
+def test_it_is_tried_again_after_a_boot_and_by_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / probe.FILE
+    assert not probe.recent(path)
+    probe.keep(path, [_row()])
+    assert probe.recent(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(probe, "__version__", "another")
+        assert not probe.recent(path)
+    boot = tmp_path / "boot_id"
+    boot.write_text("another\n")
+    monkeypatch.setattr(probe, "_BOOT", boot)
+    assert not probe.recent(path)
+    assert probe.kept(path) == [_row()], "until it was"
+
+
+def test_a_kept_table_is_read_again_when_it_is_another(tmp_path: Path) -> None:
+    kept = probe.Kept(tmp_path / probe.FILE)
+    assert kept.rows() == []
+    probe.keep(tmp_path / probe.FILE, [_row()])
+    first = kept.rows()
+    assert first == [_row()]
+    assert kept.rows() is first
+    probe.keep(tmp_path / probe.FILE, [_row(missing="gone", available=False)])
+    assert kept.rows()[0]["missing"] == "gone"
+    (tmp_path / probe.FILE).unlink()
+    assert kept.rows() == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "7", "[7]", '{"kernel": "", "engines": []}', "\xff"])
 def test_a_file_that_is_missing_or_damaged_says_that_nothing_is_known(text: str, tmp_path: Path) -> None:
     assert probe.kept(tmp_path / probe.FILE) == []
     (tmp_path / probe.FILE).write_text(text, encoding="latin-1")

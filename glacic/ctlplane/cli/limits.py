@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     engines = commands.add_parser("engines", help="which engines this kernel really has")
     engines.add_argument("--keep", action="store_true", help="in the state directory too, where the service reads it")
+    engines.add_argument(
+        "--if-needed",
+        action="store_true",
+        help="with --keep: only where the configuration has limits, and once for each boot",
+    )
     engines.set_defaults(run=run_engines)
     add_common(engines)
 
@@ -106,7 +111,13 @@ def show_limit(limit: dict[str, Any]) -> None:
 
 
 def run_engines(arguments: argparse.Namespace, options: Options) -> int:
-    """0 where some engine can limit each direction, else 1."""
+    """0 where some engine can limit each direction, or nothing need be tried, else 1."""
+    if arguments.if_needed:
+        if not arguments.keep:
+            raise UsageError("--if-needed is about what is kept: say --keep as well")
+        if not _needed(options):
+            options.emit({"engines": None}) if options.json else say("nothing to try")
+            return 0
     rows = _tried(arguments, options) if os.geteuid() == 0 else _told(arguments, options)
     if options.json:
         options.emit({"engines": rows})
@@ -122,6 +133,17 @@ def run_engines(arguments: argparse.Namespace, options: Options) -> int:
         table("limit engines", columns, lines)
     able = {row["direction"] for row in rows if row["available"] and row["per_cgroup"]}
     return 0 if able >= set(DIRECTIONS) else 1
+
+
+def _needed(options: Options) -> bool:
+    """Whether there are limits in the configuration, and nothing is kept of this boot."""
+    from glacic.config.load import load
+    from glacic.shaping import probe
+
+    if probe.recent(options.state_dir / probe.FILE):
+        return False
+    config = load(options.config)
+    return bool(config.limits) or config.default_limit is not None
 
 
 def _tried(arguments: argparse.Namespace, options: Options) -> list[dict[str, Any]]:

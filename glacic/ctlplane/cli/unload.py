@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from glacic.ctlplane.cli.options import Options, add_common, say
 
@@ -21,6 +22,8 @@ def run(_: argparse.Namespace, options: Options) -> int:
     from glacic.firewall.apply import unload
     from glacic.firewall.nft import Libnftables
     from glacic.shaping.makers import on_interfaces
+    from glacic.shaping.bpf.engine import BpfLimits
+    from glacic.shaping.bpf.pins import PLACE
     from glacic.shaping.nftlimits import NftLimits
 
     refuse_beside_service(options, "stop it first")
@@ -30,6 +33,7 @@ def run(_: argparse.Namespace, options: Options) -> int:
         NftLimits(nft).remove()
         for engine in on_interfaces(nft, options.state_dir).values():
             engine.remove()
+        BpfLimits(Path("/"), place=PLACE).remove()  # what a service has pinned; cgroups are not looked for
         if options.state_dir.is_dir():
             Revisions(options.state_dir).unloaded()
     if options.json:

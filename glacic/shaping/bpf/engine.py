@@ -1,7 +1,8 @@
 """Limits in eBPF, the engine: for each limit a map with its buckets, and a link for each direction that has a rate.
 
 A link is held by this process and gone with it, also after kill -9: the legacy attachment, which stays, is never used.
-Asked to (`keep`), it is pinned as well (pins.py), stays in force without a process, and the next one takes it over.
+With a `place` for it, it is pinned as well (pins.py), stays in force without a process, and the next one takes it over.
+Without one, what is pinned anywhere is not looked at: it is another service's.
 
 A rate is changed in the map. Where the scope (`traffic`) is another one, or the cgroup was made anew, there is a new
 link over the old map: buckets and counts live on. What is new is attached before what is old goes; where that fails,
@@ -26,7 +27,7 @@ from pathlib import Path
 from glacic.config.model import Traffic
 from glacic.errors import KernelRefused
 from glacic.shaping.bpf import bucket, program, syscall
-from glacic.shaping.bpf.pins import PLACE, Pins, folder_of
+from glacic.shaping.bpf.pins import Pins, folder_of
 from glacic.shaping.engine import DOWNLOAD, UPLOAD, Counted, Item
 
 _ATTACH = {UPLOAD: syscall.CGROUP_INET_EGRESS, DOWNLOAD: syscall.CGROUP_INET_INGRESS}
@@ -69,7 +70,8 @@ class _Step:
 
 
 class BpfLimits:
-    """See glacic.shaping.engine.Engine. mount: where the cgroups are (cgroup2). now: seconds."""
+    """See glacic.shaping.engine.Engine. mount: where the cgroups are (cgroup2). place: the folder in a BPF file system
+    where links are pinned; None: they are only held. now: seconds."""
 
     name = "bpf"
 
@@ -77,13 +79,11 @@ class BpfLimits:
         self,
         mount: Path,
         *,
-        keep: bool = False,
-        place: Path = PLACE,
+        place: Path | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mount, self._now = mount, now
-        self._keep = keep
-        self._pins = Pins(place)
+        self._pins = Pins(place) if place is not None else None
         self._held: dict[str, _Held] = {}  # by the limit's name
         self._adopted: dict[str, _Held] = {}  # by the folder's, until a `put` says which limit that is
         self._lingering: list[tuple[float, int]] = []  # until when, the descriptor of a link
@@ -92,8 +92,6 @@ class BpfLimits:
         """See Engine.put."""
         _room_for(len(items))
         self._let_go(self._now())
-        if self._keep and items:
-            self._pins.ready()
         steps: list[_Step] = []
         try:
             for item in items:
@@ -120,22 +118,15 @@ class BpfLimits:
         }
 
     def adopt(self) -> None:
-        """See Engine.adopt. What was pinned waits for the next `put`, or goes if nothing is to be kept."""
+        """See Engine.adopt. What was pinned waits for the next `put`."""
+        if self._pins is None:
+            return
         known = {folder_of(name) for name in self._held} | set(self._adopted)
-        try:
-            found = list(self._pins.kept(known))
-        except KernelRefused:
-            if self._keep:
-                raise
-            return  # who may not even look there has pinned nothing
-        for kept in found:
+        for kept in self._pins.kept(known):
             held = _Held(kept.map)
             for direction, descriptor in kept.links.items():
                 held.links[direction] = _Link(descriptor, syscall.link_info(descriptor).cgroup, "", None)
-            if self._keep:
-                self._adopted[kept.folder] = held
-            else:
-                self._drop(kept.folder, held, pinned=True)
+            self._adopted[kept.folder] = held
 
     def remove(self) -> None:
         """See Engine.remove."""
@@ -184,13 +175,13 @@ class BpfLimits:
         if not step.rates:
             step.undo()
             return
-        if step.new and self._keep:
+        if step.new and self._pins is not None:
             self._pins.keep_map(folder, held.map)
         self._held[step.item.name] = held
         self._adopted.pop(folder, None)
         step.new = False
         for direction in list(step.links):
-            if self._keep:
+            if self._pins is not None:
                 self._pins.keep_link(folder, direction, step.links[direction].descriptor)
             if direction in held.links:
                 self._detach(held.links[direction])
@@ -198,15 +189,15 @@ class BpfLimits:
         for direction, rate in step.rates.items():
             bucket.set_rate(held.map, direction, rate)
         for direction in held.links.keys() - step.rates.keys():
-            if self._keep:
+            if self._pins is not None:
                 self._pins.drop_link(folder, direction)
             self._detach(held.links.pop(direction))
 
-    def _drop(self, folder: str, held: _Held, *, pinned: bool = False) -> None:
+    def _drop(self, folder: str, held: _Held) -> None:
         for link in held.links.values():
             self._detach(link)
         os.close(held.map)
-        if self._keep or pinned:
+        if self._pins is not None:
             self._pins.drop(folder)
 
     def _detach(self, link: _Link) -> None:

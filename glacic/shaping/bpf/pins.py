@@ -5,7 +5,8 @@
 One folder for a limit; its name is the limit's, with everything but letters, digits, `-` and `_` written as %XX (a BPF
 file system has no dots in names). A link that takes the place of another is pinned beside it and renamed over it, so
 there is no moment without. Only those files, and only where the map is one of ours, are ever opened or removed;
-whatever else lies there stays.
+whatever else lies there stays, and so does /sys/fs/bpf/glacic itself: who wants links to be pinned makes it for the
+service (`own`), since only root may make folders there.
 """
 
 from __future__ import annotations
@@ -49,18 +50,19 @@ def folder_of(name: str) -> str:
     return f"{quoted[:_LONGEST]}%{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:32]}"
 
 
+def own(place: Path = PLACE) -> Path | None:
+    """The folder of folders, where it is there and this user's. Another user's is another service's."""
+    try:
+        return place if place.stat().st_uid == os.geteuid() else None
+    except OSError:
+        return None
+
+
 class Pins:
     """The folder of folders. Raises KernelRefused where it cannot be written."""
 
-    def __init__(self, place: Path = PLACE) -> None:
+    def __init__(self, place: Path) -> None:
         self._place = place
-
-    def ready(self) -> None:
-        """Make the folder if it is not there."""
-        try:
-            self._place.mkdir(exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise KernelRefused(f"{self._place} cannot be made ({error.strerror}); {self._advice()}") from None
 
     def keep_map(self, folder: str, descriptor: int) -> None:
         """Name a limit's map; its folder is made."""
@@ -68,18 +70,17 @@ class Pins:
             (self._place / folder).mkdir(exist_ok=True, mode=0o700)
             (self._place / folder / _MAP).unlink(missing_ok=True)
         except OSError as error:
-            raise KernelRefused(f"{self._place / folder} cannot be made: {error.strerror}") from None
+            raise KernelRefused(f"{self._place / folder} cannot be made: {error.strerror}; {self._advice()}") from None
         try:
             syscall.pin(descriptor, str(self._place / folder / _MAP))
         except KernelRefused as refused:
             _remove_if_empty(self._place / folder)
-            _remove_if_empty(self._place)
             raise KernelRefused(f"{refused}; {self._advice()}") from None
 
     def _advice(self) -> str:
         return (
-            "it has to be in a BPF file system that this user may write in; "
-            f"as root, `mount -t bpf bpf {self._place.parent}` makes one"
+            f"{self._place} has to be a folder in a BPF file system that this user may write in; "
+            f"as root, `mount -t bpf bpf {self._place.parent}` makes such a file system"
         )
 
     def keep_link(self, folder: str, direction: str, descriptor: int) -> None:
@@ -99,7 +100,6 @@ class Pins:
         for name in _FILES:
             (self._place / folder / name).unlink(missing_ok=True)
         _remove_if_empty(self._place / folder)
-        _remove_if_empty(self._place)
 
     def kept(self, known: Container[str] = ()) -> Iterator[Kept]:
         """What is there of ours, but for the folders that are known. The descriptors are the caller's to close."""

@@ -96,6 +96,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         FILE="limit-engines.json",
         keep=kept.__setitem__,
         kept=lambda path: kept.get(path, []),
+        recent=lambda path: path in kept,
         measured=lambda path, results: kept[path].append(results[0] | {"accuracy": results[0]["ratio"]}),
     )
     monkeypatch.setitem(sys.modules, "glacic.shaping.probe", probe)
@@ -124,6 +125,21 @@ def test_what_is_kept_is_where_the_service_reads_it(engines: Any, selftest: Any,
     capsys.readouterr()
     assert main(["limits", "engines", "--state-dir", str(tmp_path)]) == 0
     assert "97.1%" in capsys.readouterr().out
+
+
+def test_what_is_not_needed_is_not_tried(engines: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "glacic.hcl"
+    command = ["limits", "engines", "--keep", "--if-needed", "--json", "--state-dir", str(tmp_path), "-c", str(config)]
+    config.write_text('zone "lan" {\n  interface = "lan0"\n}\n')
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == {"engines": None}
+    for block in ('limit "a" {\n  unit = "a.service"\n', 'default_limit {\n  per = "unit"\n'):
+        config.write_text(block + '  upload = "1 MiB/s"\n}\n')
+        assert main([*command, "--state-dir", str(tmp_path / block[:5])]) == 0
+        assert json.loads(capsys.readouterr().out) == {"engines": engines}
+        assert main([*command, "--state-dir", str(tmp_path / block[:5])]) == 0
+        assert json.loads(capsys.readouterr().out) == {"engines": None}
+    assert main(["limits", "engines", "--if-needed"]) == 2
 
 
 def test_a_direction_that_nothing_limits_by_cgroup_is_a_no(engines: list[dict[str, Any]]) -> None:

@@ -461,6 +461,7 @@ def _with_bpffs(place: Path, work: Callable[[Scratch, Path], Any]) -> Any:
         assert libc.unshare(CLONE_NEWNS) == 0
         assert libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None) == 0
         assert libc.mount(b"bpf", str(place).encode(), b"bpf", 0, None) == 0
+        (place / "glacic").mkdir()
         return work(made, place / "glacic")
 
     return scratch.inside(inside)
@@ -469,40 +470,42 @@ def _with_bpffs(place: Path, work: Callable[[Scratch, Path], Any]) -> Any:
 def test_pinned_links_outlive_a_killed_process_and_the_next_one_takes_them_over(tmp_path: Path) -> None:
     def work(made: Scratch, place: Path) -> Any:
         item = _item(made.limited, "default:backup.service", upload=1000)
-        pid = _in_a_process(made, lambda: BpfLimits(made.mount, keep=True, place=place).put([item]))
+        pid = _in_a_process(made, lambda: BpfLimits(made.mount, place=place).put([item]))
         udp = _udp(made, made.limited)
         first = _burst(made, udp)
         _kill(pid)
         still = _burst(made, udp)
-        engine = BpfLimits(made.mount, keep=True, place=place)
+        engine = BpfLimits(made.mount, place=place)
         engine.adopt()
         engine.put([item])
         counted = engine.counters()["default:backup.service", UPLOAD]
         links = _soon(lambda: len(_ours(made.limited.id)), 1)
         engine.remove()
         gone = _soon(lambda: _ours(made.limited.id), [])
-        return [first, still, counted.packets, counted.dropped_packets, links, gone, place.exists()]
+        return [first, still, counted.packets, counted.dropped_packets, links, gone, sorted(map(str, place.iterdir()))]
 
-    first, still, packets, dropped, links, gone, place = _with_bpffs(tmp_path, work)
+    first, still, packets, dropped, links, gone, left = _with_bpffs(tmp_path, work)
     assert 1 <= first <= 5
     assert still <= 2
     assert (packets, dropped) == (first + still, 200 - first - still)
     assert links == 1
-    assert gone == []
-    assert not place
+    assert gone == left == []
 
 
 def test_pinned_links_of_limits_that_are_gone_go_with_the_next_start(tmp_path: Path) -> None:
     def work(made: Scratch, place: Path) -> Any:
-        before = BpfLimits(made.mount, keep=True, place=place)
+        before = BpfLimits(made.mount, place=place)
         before.put([_item(made.limited, "old", upload=1000), _item(made.free, "kept", download=1000)])
         (place / "old" / "notes").mkdir()  # somebody else's
-        after = BpfLimits(made.mount, keep=True, place=place)
+        after = BpfLimits(made.mount, place=place)
         after.adopt()
         after.put([_item(made.free, "kept", download=1000)])
         left = sorted(str(path.relative_to(place)) for path in place.rglob("*"))
-        held = BpfLimits(made.mount, place=place)  # a service that keeps nothing any more
+        held = BpfLimits(made.mount)  # pins nothing, and so takes nothing from who does
         held.adopt()
+        held.remove()
+        assert sorted(str(path.relative_to(place)) for path in place.rglob("*")) == left
+        BpfLimits(made.mount, place=place).remove()
         return [left, sorted(str(path.relative_to(place)) for path in place.rglob("*"))]
 
     left, cleaned = _with_bpffs(tmp_path, work)
@@ -512,12 +515,13 @@ def test_pinned_links_of_limits_that_are_gone_go_with_the_next_start(tmp_path: P
 
 def test_pins_where_there_is_no_bpf_file_system_are_refused_and_nothing_is_limited(tmp_path: Path) -> None:
     def work(made: Scratch) -> Any:
-        engine = BpfLimits(made.mount, keep=True, place=tmp_path / "glacic")
+        (tmp_path / "glacic").mkdir()
+        engine = BpfLimits(made.mount, place=tmp_path / "glacic")
         try:
             engine.put([_item(made.limited, upload=1)])
         except KernelRefused as error:
             said = str(error)
-        left = [*tmp_path.iterdir()]
+        left = [*(tmp_path / "glacic").iterdir()]
         return [said, _soon(lambda: _ours(made.limited.id), []), dict(engine.counters()), len(left)]
 
     said, *left = scratch.inside(work)
@@ -527,7 +531,7 @@ def test_pins_where_there_is_no_bpf_file_system_are_refused_and_nothing_is_limit
 
 def test_a_pin_that_is_refused_leaves_the_limits_that_there_are(tmp_path: Path) -> None:
     def work(made: Scratch, place: Path) -> Any:
-        engine = BpfLimits(made.mount, keep=True, place=place)
+        engine = BpfLimits(made.mount, place=place)
         engine.put([_item(made.limited, "old", upload=1000)])
         (place / "bad").symlink_to("/nowhere")
         try:
@@ -542,18 +546,17 @@ def test_a_pin_that_is_refused_leaves_the_limits_that_there_are(tmp_path: Path) 
         ]
 
     said, counters, came, left = _with_bpffs(tmp_path, work)
-    assert said.endswith("glacic/bad cannot be made: File exists")
+    assert "glacic/bad cannot be made: File exists" in said
     assert counters == [["old", UPLOAD]]
     assert 1 <= came <= 5
     assert left == []
 
 
-def test_a_place_that_cannot_be_looked_into_matters_only_to_who_keeps_something_there(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_looked_into_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     place = tmp_path / "file" / "glacic"
-    BpfLimits(tmp_path, place=place).adopt()
     with pytest.raises(KernelRefused, match="cannot be read: Not a directory"):
-        BpfLimits(tmp_path, keep=True, place=place).adopt()
+        BpfLimits(tmp_path, place=place).adopt()
 
 
 def test_a_hundred_limits_are_put_and_changed_in_moments() -> None:

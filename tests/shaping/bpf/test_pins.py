@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from glacic.errors import KernelRefused
 from glacic.shaping import scratch
-from glacic.shaping.bpf import bucket, syscall
+from glacic.shaping.bpf import bucket, pins, syscall
 from glacic.shaping.bpf.pins import Pins, folder_of
 from glacic.shaping.engine import UPLOAD
 
@@ -32,6 +32,7 @@ def _with_bpffs(place: Path, work: Callable[[Path], Any]) -> Any:
         assert libc.unshare(CLONE_NEWNS) == 0
         assert libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None) == 0
         assert libc.mount(b"bpf", str(place).encode(), b"bpf", 0, None) == 0
+        (place / "glacic").mkdir()
         return work(place / "glacic")
 
     return scratch.inside(inside)
@@ -60,38 +61,43 @@ def test_a_plain_name_stays_readable() -> None:
 
 def test_what_was_kept_is_found_again(tmp_path: Path) -> None:
     def work(place: Path) -> Any:
-        pins = Pins(place)
-        pins.ready()
+        kept = Pins(place)
         descriptor = bucket.create()
         bucket.set_rate(descriptor, UPLOAD, 4711)
-        pins.keep_map("backup", descriptor)
+        kept.keep_map("backup", descriptor)
         before, files = syscall.map_info(descriptor).id, _files(place)
         os.close(descriptor)
-        found = [(kept.folder, syscall.map_info(kept.map).id == before, kept.links) for kept in pins.kept()]
-        pins.drop("backup")
-        return [files, found, place.exists()]
+        found = [(each.folder, syscall.map_info(each.map).id == before, each.links) for each in kept.kept()]
+        kept.drop("backup")
+        return [files, found, [path.name for path in place.iterdir()]]
 
-    assert _with_bpffs(tmp_path, work) == [["backup/map"], [["backup", True, {}]], False]
+    assert _with_bpffs(tmp_path, work) == [["backup/map"], [["backup", True, {}]], []]
 
 
 def test_somebody_elses_map_in_our_folder_is_neither_opened_nor_removed(tmp_path: Path) -> None:
     def work(place: Path) -> Any:
-        pins = Pins(place)
-        pins.ready()
+        kept = Pins(place)
         for folder, name in (("theirs", "map"), ("backup", "other")):
             (place / folder).mkdir()
             descriptor = syscall.create_map(syscall.MAP_TYPE_ARRAY, 4, 8, 1, "somebody")
             syscall.pin(descriptor, str(place / folder / name))
-        found = [kept.folder for kept in pins.kept()]
-        pins.drop("backup")
+        found = [each.folder for each in kept.kept()]
+        kept.drop("backup")
         return [found, _files(place)]
 
     assert _with_bpffs(tmp_path, work) == [[], ["backup/other", "theirs/map"]]
 
 
-def test_without_a_bpf_file_system_it_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(KernelRefused, match="mount -t bpf bpf"):
-        Pins(tmp_path / "not" / "there").ready()
+def test_without_the_folder_it_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(KernelRefused, match="No such file or directory; .*mount -t bpf bpf"):
+        Pins(tmp_path / "not" / "there").keep_map("backup", 0)
+
+
+def test_the_folder_of_another_user_is_another_services(tmp_path: Path) -> None:
+    assert pins.own(tmp_path / "not there") is None
+    assert pins.own(tmp_path) == tmp_path
+    os.chown(tmp_path, 65534, 65534)
+    assert pins.own(tmp_path) is None
 
 
 def test_nothing_kept_is_nothing_found(tmp_path: Path) -> None:
