@@ -65,7 +65,7 @@ def _rates(limit: Limit | DefaultLimit, where: str, report: Report) -> None:
                 limit.spans[name], "engine police cannot hold 4 GiB/s or more", "write less, or another engine"
             )
         elif 0 < rate < SLOW:
-            report.note(
+            report.warn(
                 limit.spans[name], f"{name} is less than {bytes_text(SLOW)}/s: it is held roughly", why_rough(rate)
             )
 

@@ -125,11 +125,11 @@ def test_engines_of_tc_have_bounds_of_their_own(errors: Check, valid: Valid) -> 
     valid('default_limit {\n  upload = "1 kB"\n  engine = "bpf"\n}\n')
 
 
-def test_a_small_rate_is_noted_with_the_reason(notes: Check) -> None:
+def test_a_small_rate_is_warned_of_with_the_reason(warnings: Check) -> None:
     text = 'limit "x" {\n  unit = "a.service"\n  ¶upload = "40 KiB/s"\n  download = "50 KiB/s"\n}\n'
-    (found,) = notes(f"{text}")
+    (found,) = warnings(text)
     assert found.startswith("upload is less than 50 KiB/s: it is held roughly: the kernel's packets are up to 64 KiB")
-    (found,) = notes('default_limit {\n  ¶download = "1 kbit"\n}\n')
+    (found,) = warnings('default_limit {\n  ¶download = "1 kbit"\n}\n')
     assert "1049 seconds' worth" in found
 
 
