@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from glacic.config.model import Config, DefaultLimit, Limit, LimitEngine, LimitKind
+from glacic.config.validate_limits import clash
 from glacic.ctlplane import logs
 from glacic.errors import GlacicError
 from glacic.firewall.nft import Nft
@@ -100,20 +101,13 @@ class Limiting:
 
     async def set(self, limit: Limit) -> None:
         """A limit until the next start. Raises GlacicError; then it is as it was."""
-        for other in self.wanted().values():
-            if other.name != limit.name and (other.kind, other.target) == (limit.kind, limit.target):
-                raise GlacicError(
-                    f'limit "{other.name}" is for {limit.target} already: set that one, or clear it first'
-                )
         chosen = choose(limit.engine, self.available)
         if (limit.upload and not chosen.upload) or (limit.download and not chosen.download):
             raise GlacicError(f'limit "{limit.name}" cannot be held: {chosen.why}')
         async with self._changing:
             for other in self.wanted().values():
-                if other.name != limit.name and (other.kind, other.target) == (limit.kind, limit.target):
-                    raise GlacicError(
-                        f'limit "{other.name}" is for {limit.target} already: set that one, or clear it first'
-                    )
+                if other.name != limit.name and (both := clash(limit, other)):
+                    raise GlacicError(f'limit "{other.name}" is for {both} already: set that one, or clear it first')
             await self._change({**self._set, limit.name: limit}, _without(self._cleared, limit.name))
 
     async def clear(self, name: str) -> None:

@@ -219,6 +219,8 @@ def test_what_cannot_be_held_is_refused_and_nothing_has_changed(folder: Slice) -
         await limits.configure(config(unit("a", upload=1)))
         with pytest.raises(GlacicError, match=r'limit "a" is for a\.service already'):
             await limits.set(Limit(name="other", kind=LimitKind.UNIT, target="a.service", upload=1))
+        with pytest.raises(GlacicError, match=r'limit "a" is for a\.service already'):
+            await limits.set(Limit(name="other", kind=LimitKind.CGROUP, target="system.slice/a.service", upload=1))
         with pytest.raises(GlacicError, match='limit "b" cannot be held: bpf: not in this service'):
             await limits.set(unit("b", upload=1, engine=LimitEngine.BPF))
         engine.refuses = "no"
