@@ -143,7 +143,7 @@ def attributes(limit: dict[str, Any]) -> dict[str, str]:
 def _wanted(arguments: argparse.Namespace, known: dict[str, Any] | None) -> dict[str, Any]:
     """The arguments of limits.set: what is said, and of the rest what holds now."""
     kind, target = _target(arguments, known)
-    limit: dict[str, Any] = {"name": _name(arguments.name), "kind": str(kind), "target": target}
+    limit: dict[str, Any] = {"name": valid_name(arguments.name), "kind": str(kind), "target": target}
     for direction in ("upload", "download"):
         said = getattr(arguments, direction)
         limit[direction] = (said if said is not None else (known or {}).get(direction)) or None
@@ -153,11 +153,13 @@ def _wanted(arguments: argparse.Namespace, known: dict[str, Any] | None) -> dict
         )
     limit["engine"] = arguments.engine or (known or {}).get("engine") or str(LimitEngine.AUTO)
     limit["traffic"] = arguments.traffic or (known or {}).get("traffic") or str(Traffic.ALL)
-    return limit | _interface(arguments, known, limit)
+    return limit | valid_interface(arguments, known, limit)
 
 
-def _interface(arguments: argparse.Namespace, known: dict[str, Any] | None, limit: dict[str, Any]) -> dict[str, str]:
-    """The interface, where the engine works on one."""
+def valid_interface(
+    arguments: argparse.Namespace, known: dict[str, Any] | None, limit: dict[str, Any]
+) -> dict[str, str]:
+    """The interface, where the engine works on one. Raises UsageError for one where it does not."""
     from glacic.config.validate_limits import ON_INTERFACES
 
     if limit["engine"] not in [str(engine) for engine in ON_INTERFACES]:
@@ -182,7 +184,8 @@ def _valid(interface: str) -> str:
         raise UsageError(f"--interface: {invalid.summary}: {invalid.advice}") from None
 
 
-def _name(name: str) -> str:
+def valid_name(name: str) -> str:
+    """A limit's name. Raises UsageError."""
     from glacic.config.decode_limits import limit_name
 
     try:
