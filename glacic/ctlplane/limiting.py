@@ -31,7 +31,7 @@ from glacic.shaping.choose import NFT_ALONE, Available, available, choose
 from glacic.shaping.engine import Counted, Engine, Item
 from glacic.shaping.follow import Follower
 from glacic.shaping.nftlimits import NftLimits
-from glacic.shaping.plan import DEFAULT, plan
+from glacic.shaping.plan import DEFAULT, handed_over, plan
 
 _log = logs.logger("limits")
 
@@ -75,6 +75,7 @@ class Limiting:
         self._follower: Follower | None = None
         self._ways: frozenset[str] = frozenset()
         self._items: tuple[Item, ...] = ()
+        self._shares: dict[str, tuple[Item, ...]] = {}  # what each engine was told last
         self._changing = asyncio.Lock()  # what is wanted; around the next one
         self._writing = asyncio.Lock()  # what is in force
         self._writer = ThreadPoolExecutor(
@@ -101,6 +102,8 @@ class Limiting:
 
     async def set(self, limit: Limit) -> None:
         """A limit until the next start. Raises GlacicError; then it is as it was."""
+        if self._probed is not None:  # it may have been tried since
+            self.available = self._probed()
         chosen = choose(limit.engine, self.available)
         if (limit.upload and not chosen.upload) or (limit.download and not chosen.download):
             raise GlacicError(f'limit "{limit.name}" cannot be held: {chosen.why}')
@@ -185,25 +188,35 @@ class Limiting:
             else:
                 self._unfollow()
             shares = self._shared_out(items)
+            both = handed_over(self._shares, shares)
             refused: GlacicError | None = None
             lost: set[str] = set()
-            for name, engine in self._engines.items():
+            for name in self._engines:
                 try:
-                    if name not in self._adopted:
-                        await self._do(engine.adopt)
-                        self._adopted.add(name)
-                    await self._do(functools.partial(engine.put, shares[name]))
+                    await self._tell(name, both[name])
                 except GlacicError as error:  # the others' limits hold all the same
                     refused = refused or error
                     lost |= {item.name for item in shares[name]}
             self._items = tuple(item for item in items if item.name not in lost)
             if refused is not None:
                 raise refused
+            for name in self._engines:  # what another one has now is let go
+                if both[name] != shares[name]:
+                    await self._tell(name, shares[name])
+
+    async def _tell(self, name: str, items: tuple[Item, ...]) -> None:
+        """Have an engine hold these. Raises GlacicError."""
+        engine = self._engines[name]
+        if name not in self._adopted:
+            await self._do(engine.adopt)
+            self._adopted.add(name)
+        await self._do(functools.partial(engine.put, items))
+        self._shares[name] = items
 
     async def _do(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, call)
 
-    def _shared_out(self, items: tuple[Item, ...]) -> dict[str, list[Item]]:
+    def _shared_out(self, items: tuple[Item, ...]) -> dict[str, tuple[Item, ...]]:
         """Engine -> what of the items it holds."""
         limits = self.wanted()
         shares: dict[str, list[Item]] = {name: [] for name in self._engines}
@@ -215,7 +228,7 @@ class Limiting:
                 download = item.download if chosen.download == name else 0
                 if upload or download:
                     share.append(replace(item, upload=upload, download=download))
-        return shares
+        return {name: tuple(share) for name, share in shares.items()}
 
     def _why(self, limit: Limit, items: Mapping[str, Item]) -> str:
         """Why it waits; "" where it does not."""

@@ -16,6 +16,7 @@ from glacic.shaping.engine import DOWNLOAD, UPLOAD
 Available = Mapping[tuple[str, str], str]
 
 NFT_ALONE: Available = {("nft", UPLOAD): "", ("nft", DOWNLOAD): ""}
+NOT_TRIED = "not tried here yet; glacic limits engines --keep does"
 _AUTO = (LimitEngine.NFT, LimitEngine.BPF)  # in this order; neither takes an interface from anybody
 
 
@@ -37,14 +38,15 @@ def available(rows: Iterable[Mapping[str, Any]], engines: Collection[str]) -> Av
         if (row := tried.get(key)) is not None:
             found[key] = "" if row["available"] is True else str(row["missing"] or "does not work here")
         else:
-            found[key] = "" if key in NFT_ALONE else "not tried here yet; glacic limits engines --keep does"
+            found[key] = "" if key in NFT_ALONE else NOT_TRIED
     return found
 
 
 def choose(engine: LimitEngine, available: Available) -> Chosen:
-    """The engine of each direction."""
+    """The engine of each direction. One that is asked for and was not tried is taken: it says itself what it cannot."""
     if engine != LimitEngine.AUTO:
-        lacks = {direction: _missing(engine, direction, available) for direction in (UPLOAD, DOWNLOAD)}
+        missing_of = {direction: _missing(engine, direction, available) for direction in (UPLOAD, DOWNLOAD)}
+        lacks = {direction: "" if missing == NOT_TRIED else missing for direction, missing in missing_of.items()}
         names = {direction: "" if missing else engine.value for direction, missing in lacks.items()}
         reasons = dict.fromkeys(f"{engine}: {missing}" for missing in lacks.values() if missing)
         return Chosen(names[UPLOAD], names[DOWNLOAD], "; ".join(reasons) or "asked for")

@@ -289,6 +289,34 @@ def test_each_engine_gets_its_own_directions(folder: Slice) -> None:
     running(limits, story)
 
 
+def test_a_limit_that_moves_to_another_engine_is_at_no_moment_without_one(folder: Slice) -> None:
+    story_of: list[tuple[str, list[str]]] = []
+
+    class Telling(Notes):
+        def put(self, items: Sequence[Item]) -> None:
+            super().put(items)
+            story_of.append((self.name, self.names()))
+
+    limits = managed(folder, Telling("nft"), bpf := Telling("bpf"))
+    folder.make("a.service")
+
+    async def story() -> None:
+        await limits.configure(config(unit("a", upload=1, engine=LimitEngine.NFT)))
+        story_of.clear()
+        await limits.set(unit("a", upload=1, engine=LimitEngine.BPF))
+        assert story_of == [("nft", ["a"]), ("bpf", ["a"]), ("nft", [])]
+        story_of.clear()
+        await limits.set(unit("a", upload=1, engine=LimitEngine.NFT))
+        assert story_of == [("nft", ["a"]), ("bpf", ["a"]), ("bpf", [])]
+        bpf.refuses = "no"
+        story_of.clear()
+        with pytest.raises(KernelRefused):
+            await limits.set(unit("a", upload=1, engine=LimitEngine.BPF))
+        assert ("nft", []) not in story_of
+
+    running(limits, story)
+
+
 def test_an_engine_that_fails_does_not_take_the_others_with_it(folder: Slice) -> None:
     nft, bpf = Notes(), Notes("bpf")
     nft.refuses = "no"
@@ -486,14 +514,16 @@ def test_a_limit_by_ebpf_is_held_once_a_probe_has_found_that_it_can_be(
     with Glacic(near, tmp_path, CONFIG) as glacic:
         system.make(UNIT)
         limit = {"name": "backup", "target": UNIT, "upload": 10_000, "engine": "bpf"}
-        with pytest.raises(GlacicError, match="not tried here yet; glacic limits engines --keep does"):
+
+        def keep(missing: str) -> None:
+            row = {"engine": "bpf", "available": not missing, "missing": missing, "per_cgroup": True, "accuracy": None}
+            rows = [{**row, "direction": direction} for direction in (UPLOAD, DOWNLOAD)]
+            probe.keep(glacic.state_dir / probe.FILE, rows)
+
+        keep("no bpf(2)")
+        with pytest.raises(GlacicError, match=r"bpf: no bpf\(2\)"):
             glacic.call("limits.set", **limit)
-        rows = [
-            {"engine": "bpf", "direction": direction, "available": True, "missing": "", "per_cgroup": True}
-            for direction in (UPLOAD, DOWNLOAD)
-        ]
-        probe.keep(glacic.state_dir / probe.FILE, [{**row, "accuracy": None} for row in rows])
-        glacic.call("reload")
+        keep("")
         row = glacic.call("limits.set", **limit)
         assert (row["state"], row["engine_upload"], row["why"]) == ("active", "bpf", "asked for")
         sent(near, system, UNIT, 1000)
