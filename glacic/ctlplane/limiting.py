@@ -104,9 +104,8 @@ class Limiting:
         """A limit until the next start. Raises GlacicError; then it is as it was."""
         if self._probed is not None:  # it may have been tried since
             self.available = self._probed()
-        chosen = choose(limit.engine, self.available)
-        if (limit.upload and not chosen.upload) or (limit.download and not chosen.download):
-            raise GlacicError(f'limit "{limit.name}" cannot be held: {chosen.why}')
+        if why := self.cannot(limit):
+            raise GlacicError(f'limit "{limit.name}" cannot be held: {why}')
         async with self._changing:
             for other in self.wanted().values():
                 if other.name != limit.name and (both := clash(limit, other)):
@@ -124,6 +123,7 @@ class Limiting:
         trouble = ""
         try:
             await self._put()
+            trouble = self._unheld()
         except GlacicError as error:
             trouble = f"bandwidth limits: {error}"
         if trouble != self.trouble:
@@ -132,6 +132,19 @@ class Limiting:
                 _log.error("limits are not in force; trying again", error=trouble)
             else:
                 _log.info("limits are in force again")
+
+    def _unheld(self) -> str:
+        """The first limit that no engine of this service can hold, and why; "" where there is none."""
+        for limit in (*self.wanted().values(), self.default_limit) if self._engines else ():
+            if limit is not None and (why := self.cannot(limit)):
+                name = f"limit {limit.name}" if isinstance(limit, Limit) else "default_limit"
+                return f"bandwidth limits: {name} cannot be held: {why}"
+        return ""
+
+    def cannot(self, limit: Limit | DefaultLimit) -> str:
+        """Why no engine holds what this limits; "" where one does."""
+        chosen = choose(limit.engine, self.available)
+        return chosen.why if (limit.upload and not chosen.upload) or (limit.download and not chosen.download) else ""
 
     async def run(self) -> None:
         """Follow the cgroups, for as long as the service runs."""

@@ -334,6 +334,21 @@ def test_an_engine_that_fails_does_not_take_the_others_with_it(folder: Slice) ->
     running(limits, story)
 
 
+def test_a_limit_of_the_file_that_no_engine_can_hold_is_trouble(folder: Slice) -> None:
+    limits = managed(folder, Notes())
+
+    async def story() -> None:
+        await limits.configure(config(unit("a", upload=1, engine=LimitEngine.SHAPE)))
+        assert limits.trouble == "bandwidth limits: limit a cannot be held: shape: not in this service"
+        default = DefaultLimit(download=1, engine=LimitEngine.SHAPE)
+        await limits.configure(config(unit("a", upload=1), default=default))
+        assert limits.trouble == "bandwidth limits: default_limit cannot be held: shape: not in this service"
+        await limits.configure(config(unit("a", upload=1)))
+        assert limits.trouble == ""
+
+    running(limits, story)
+
+
 def test_a_machine_without_cgroups_of_version_2_is_trouble_only_where_limits_are_wanted() -> None:
     def nowhere() -> cgroups.Hierarchy:
         raise GlacicError("only cgroups of version 1 are mounted")
