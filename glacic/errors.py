@@ -63,6 +63,18 @@ class LabError(GlacicError):
     """The lab lacks something, or what it started went wrong; the text names it and how to get it."""
 
 
+class NoCommand(GlacicError):
+    """There is no such command to run (POSIX, Shell Command Language 2.8.2)."""
+
+    exit_code = 127
+
+
+class NoProgram(GlacicError):
+    """What was to be run is a file, and cannot be executed (as above)."""
+
+    exit_code = 126
+
+
 class UsageError(GlacicError):
     """The command line asks for something that makes no sense."""
 

@@ -16,6 +16,8 @@ from glacic import errors
         (errors.UnknownFlow, 1),
         (errors.LabError, 1),
         (errors.UsageError, 2),
+        (errors.NoProgram, 126),
+        (errors.NoCommand, 127),
         (errors.Unreachable, 3),
         (errors.KernelRefused, 4),
     ],

@@ -29,6 +29,8 @@ _VALID = re.compile(r"[A-Za-z0-9:_.\\@-]+", re.ASCII)  # VALID_CHARS of systemd,
 def unit(text: str) -> str:
     """The name of a unit that has processes."""
     _short(text)
+    if "/" in text:
+        raise Invalid(f'"{text}" is not the name of a unit', _unit_advice(text))
     stem, dot, suffix = text.rpartition(".")
     if suffix == "slice" and dot:
         raise Invalid(f'"{text}" is a slice', f'write slice = "{text}"')
@@ -46,6 +48,8 @@ def unit(text: str) -> str:
 def slice_name(text: str) -> str:
     """The name of a slice."""
     _short(text)
+    if "/" in text:
+        raise Invalid(f'"{text}" is not the name of a slice', _unit_advice(text))
     stem, dot, suffix = text.rpartition(".")
     if not dot or suffix != "slice":
         if dot and suffix in WITH_PROCESSES:

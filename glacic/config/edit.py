@@ -157,6 +157,8 @@ def _added(source: Source, body: Body, name: str, wanted: Attributes) -> str:
     before, after = source.text[:at], source.text[at:]
     if before and not before.endswith("\n"):
         before += newline
+    if after and after[0] not in "\r\n":
+        new += newline
     return f"{before}{newline if before.strip() else ''}{new}{after}"
 
 

@@ -37,6 +37,7 @@ _UNITS: Mapping[str, Fraction] = MappingProxyType(
 )
 _SHOWN = {"": "", "k": "k", "m": "M", "g": "G", "ki": "Ki", "mi": "Mi", "gi": "Gi"}
 _KNOWN = (*_UNITS, *(f"{shown}B" for shown in _SHOWN.values()))
+_LONG = {"kilo": "k", "mega": "m", "giga": "g", "kibi": "ki", "mebi": "mi", "gibi": "gi"}  # said, and not written
 _SECONDS = frozenset({"s", "sec", "second"})
 _NONE = frozenset({"none", "unlimited", "infinite", "infinity", "max", "no", "off"})
 _FORM = re.compile(r"\s*([+-]?)([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]*)\s*(?:/\s*([A-Za-z]*)\s*)?", re.ASCII)
@@ -50,14 +51,14 @@ def parse_rate(text: str) -> int:
     if found is None:
         raise Invalid(f'"{text}" is not a rate', _advice(text))
     sign, number, unit, time = found.groups()
+    if sign == "-" or not Fraction(number):
+        raise Invalid(f'"{text}" lets nothing through', "write a rate above zero, or leave it out for no limit")
     if not unit:
         raise Invalid(f'"{text}" has no unit', f'write "{number} mbit" for bits, or "{number} MB/s" for bytes')
     size = _size(number, unit)
     if time is not None and time.lower() not in _SECONDS:
         raise Invalid(f'"{text}" is not by the second', f'a rate is of one second: write "{number} {unit}/s"')
     rate = Fraction(number) * size
-    if sign == "-" or rate == 0:
-        raise Invalid(f'"{text}" lets nothing through', "write a rate above zero, or leave it out for no limit")
     if rate < 1:
         raise Invalid(f'"{text}" is less than a byte per second', f"write {EXAMPLES}")
     if rate > RATE_MAX:
@@ -78,7 +79,8 @@ def _size(number: str, unit: str) -> Fraction:
     prefix = word.removesuffix("ps").removesuffix("b")
     if word.endswith("bps") and prefix in _PREFIXES:
         raise Invalid(f'"{unit}" is bits to some and bytes to others, tc among them', _both(number, prefix))
-    raise Invalid(f'"{unit}" is not a unit of a rate', did_you_mean(unit, _KNOWN) or f"write {EXAMPLES}")
+    short = next((word.replace(long, prefix, 1) for long, prefix in _LONG.items() if word.startswith(long)), unit)
+    raise Invalid(f'"{unit}" is not a unit of a rate', did_you_mean(short, _KNOWN) or f"write {EXAMPLES}")
 
 
 def _both(number: str, prefix: str) -> str:
@@ -92,7 +94,7 @@ def _advice(text: str) -> str:
         return "leave it out for no limit"
     if re.match(r"\s*[0-9]+,[0-9]", text):
         return f'write the decimal point as a point, "{text.strip().replace(",", ".", 1)}"'
-    if meant := closest(word, _KNOWN):
+    if word.isalpha() and (meant := closest(word, _KNOWN)):
         return f'write a number before it, "5 {meant[0]}"'
     return f"write {EXAMPLES}"
 

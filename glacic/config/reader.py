@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
-from glacic.config.source import NOTE, Diagnostic, Span, closest, did_you_mean, listed
+from glacic.config.source import NOTE, WARNING, Diagnostic, Span, closest, did_you_mean, listed
 from glacic.config.syntax import Attribute, Block, Body, ListOf, Literal, Unusable, Value
 from glacic.config.values import Invalid
 
@@ -43,6 +43,10 @@ class Report:
     def error(self, span: Span, summary: str, advice: str = "") -> None:
         """Something that stops."""
         self.diagnostics.append(Diagnostic(span, summary, advice))
+
+    def warn(self, span: Span, summary: str, advice: str = "") -> None:
+        """Something that holds, and not as is likely meant."""
+        self.diagnostics.append(Diagnostic(span, summary, advice, WARNING))
 
     def note(self, span: Span, summary: str, advice: str = "") -> None:
         """Something worth knowing."""

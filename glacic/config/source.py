@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ERROR = "error"
+WARNING = "warning"
 NOTE = "note"
 
 MAX_SHOWN = 2000  # characters of one text from outside, wherever it is shown; an advice that lists all names is shorter
@@ -86,7 +87,8 @@ class Diagnostic:
     """One thing that is wrong with a configuration, or worth a note.
 
     summary: what is wrong, one line. advice: what to do about it ("" where the summary says it).
-    severity: "error" stops, "note" is only told (by `glacic check`).
+    severity: "error" stops; "warning", what holds in another way than is likely meant, and "note" are only told (by
+    `glacic check`).
     """
 
     span: Span

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+from dataclasses import replace
 from itertools import pairwise
 
 from glacic.config import cgroups
@@ -16,7 +17,7 @@ from glacic.config.decode_limits import RATES
 from glacic.config.model import LIMIT_CT_MARK, Config, DefaultLimit, Limit, LimitEngine, LimitKind, Traffic
 from glacic.config.rates import SLOW, bytes_text, why_rough
 from glacic.config.reader import HEADER, Report
-from glacic.config.source import NOTE, Diagnostic, Span, listed
+from glacic.config.source import ERROR, NOTE, Diagnostic, Source, Span, listed
 
 # Bytes per second that engines of tc can hold: tables of times in units of 64 ns (net/sched/sch_api.c) run over below
 # the first; struct tc_ratespec has 32 bits for the second.
@@ -28,10 +29,7 @@ ON_INTERFACES = (LimitEngine.SHAPE, LimitEngine.POLICE)
 def validate_limits(config: Config, report: Report) -> None:
     """Add to `report` what is wrong with the limits, and the notes. That names are unique is validate.py's."""
     for limit in config.limits:
-        _target(limit, Check(limit.spans, report))
-        _rates(limit, f'limit "{limit.name}"', report)
-        _interface(limit, report)
-        _police(limit, report)
+        _alone(limit, report)
     _same_target(config.limits, report)
     _same_interface(config.limits, report)
     marks = config.rule_learning.offload_bits & LIMIT_CT_MARK
@@ -42,6 +40,32 @@ def validate_limits(config: Config, report: Report) -> None:
         _rates(config.default_limit, "default_limit", report)
         _interface(config.default_limit, report)
         _never_police(config.default_limit, report)
+
+
+def wrong(limit: Limit) -> str:
+    """What a file would be told of a limit that stands in none, the first error with its advice; "" where nothing."""
+    written = {"upload": limit.upload, "download": limit.download, "interface": limit.interface}
+    names = (HEADER, limit.kind, "engine", "traffic", *(name for name, value in written.items() if value))
+    report = Report()
+    _alone(replace(limit, spans={name: Source("", name).span(0, len(name)) for name in names}), report)
+    errors = (found for found in report.diagnostics if found.severity == ERROR)
+    return next((f"{found.summary}: {found.advice}" for found in errors), "")
+
+
+def clash(one: Limit, other: Limit) -> str:
+    """What both of them limit, so that only one of them can be; "" where nothing."""
+    if system_unit(one) == system_unit(other):
+        return other.target
+    both = one.engine is other.engine is LimitEngine.POLICE and one.interface == other.interface
+    return f"all of {other.interface}" if both else ""
+
+
+def _alone(limit: Limit, report: Report) -> None:
+    """What can be said of one limit without the others."""
+    _target(limit, Check(limit.spans, report))
+    _rates(limit, f'limit "{limit.name}"', report)
+    _interface(limit, report)
+    _police(limit, report)
 
 
 def _target(limit: Limit, check: Check) -> None:
@@ -69,7 +93,7 @@ def _rates(limit: Limit | DefaultLimit, where: str, report: Report) -> None:
                 limit.spans[name], "engine police cannot hold 4 GiB/s or more", "write less, or another engine"
             )
         elif 0 < rate < SLOW:
-            report.note(
+            report.warn(
                 limit.spans[name], f"{name} is less than {bytes_text(SLOW)}/s: it is held roughly", why_rough(rate)
             )
 

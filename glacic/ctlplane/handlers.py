@@ -55,7 +55,7 @@ class Handlers:
 
     def table(self) -> dict[str, Request]:
         """Request name -> who may ask it, who answers it. The one place where this is said."""
-        limits = LimitRequests(self._service.limits)
+        limits = LimitRequests(self._service.limits, self._service.state_dir)
         return {
             "status": Request(READ, self.status),
             "stats": Request(READ, self.stats),

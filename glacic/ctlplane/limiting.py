@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,18 +21,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from glacic.config.model import Config, DefaultLimit, Limit, LimitEngine, LimitKind
-from glacic.ctlplane import logs, trying
+from glacic.config.validate_limits import clash
+from glacic.ctlplane import logs
 from glacic.errors import GlacicError
 from glacic.firewall.nft import Nft
 from glacic.shaping import cgroups, makers, probe
 from glacic.shaping.bpf import pins
 from glacic.shaping.bpf.engine import BpfLimits
-from glacic.shaping.choose import NFT_ALONE, NOT_TRIED, Available, available, choose
-from glacic.shaping.engine import DOWNLOAD, UPLOAD, Counted, Engine, Item
+from glacic.shaping.choose import NFT_ALONE, Available, available, choose
+from glacic.shaping.engine import Counted, Engine, Item
 from glacic.shaping.follow import Follower
 from glacic.shaping.nftlimits import NftLimits
 from glacic.shaping.permitted import permitted
-from glacic.shaping.plan import DEFAULT, plan
+from glacic.shaping.plan import DEFAULT, handed_over, plan
 
 _log = logs.logger("limits")
 
@@ -55,7 +56,7 @@ class Standing:
 
 class Limiting:
     """The desired state and its only writer. engines: by name; none where this service changes no kernel. available:
-    what they can do; `probed` looks again, and `try_engines` has it found out."""
+    what they can do; `probed` looks again."""
 
     def __init__(
         self,
@@ -63,7 +64,6 @@ class Limiting:
         available_now: Available,
         find: Callable[[], cgroups.Hierarchy] = cgroups.find,
         probed: Callable[[], Available] | None = None,
-        try_engines: Callable[[], None] | None = None,
     ) -> None:
         self.available = available_now
         self.trouble = ""  # why the kernel does not have what it should
@@ -71,7 +71,6 @@ class Limiting:
         self.default_limit: DefaultLimit | None = None
         self.offload_mark = 0  # bits of the connection mark that the configuration says are the user's
         self._engines, self._find, self._probed = engines, find, probed
-        self._try_engines = try_engines  # once; None where that is done, or this process may not
         self._configured: tuple[Limit, ...] = ()
         self._set: dict[str, Limit] = {}
         self._cleared: dict[str, Limit] = {}  # as the configuration has them
@@ -79,6 +78,7 @@ class Limiting:
         self._follower: Follower | None = None
         self._ways: frozenset[str] = frozenset()
         self._items: tuple[Item, ...] = ()
+        self._shares: dict[str, tuple[Item, ...]] = {}  # what each engine was told last
         self._changing = asyncio.Lock()  # what is wanted; around the next one
         self._writing = asyncio.Lock()  # what is in force
         self._writer = ThreadPoolExecutor(
@@ -100,27 +100,18 @@ class Limiting:
             by_name = {limit.name: limit for limit in config.limits}
             self._set = {name: limit for name, limit in self._set.items() if not _same(limit, by_name.get(name))}
             self._cleared = {name: limit for name, limit in self._cleared.items() if by_name.get(name) == limit}
-            await self._tried({limit.engine for limit in (*config.limits, self.default_limit) if limit is not None})
             await self.hold()
 
     async def set(self, limit: Limit) -> None:
         """A limit until the next start. Raises GlacicError; then it is as it was."""
-        async with self._changing:
-            await self._tried({limit.engine})
-        for other in self.wanted().values():
-            if other.name != limit.name and (other.kind, other.target) == (limit.kind, limit.target):
-                raise GlacicError(
-                    f'limit "{other.name}" is for {limit.target} already: set that one, or clear it first'
-                )
-        chosen = choose(limit.engine, self.available)
-        if (limit.upload and not chosen.upload) or (limit.download and not chosen.download):
-            raise GlacicError(f'limit "{limit.name}" cannot be held: {chosen.why}')
+        if self._probed is not None:  # it may have been tried since
+            self.available = self._probed()
+        if why := self.cannot(limit):
+            raise GlacicError(f'limit "{limit.name}" cannot be held: {why}')
         async with self._changing:
             for other in self.wanted().values():
-                if other.name != limit.name and (other.kind, other.target) == (limit.kind, limit.target):
-                    raise GlacicError(
-                        f'limit "{other.name}" is for {limit.target} already: set that one, or clear it first'
-                    )
+                if other.name != limit.name and (both := clash(limit, other)):
+                    raise GlacicError(f'limit "{other.name}" is for {both} already: set that one, or clear it first')
             await self._change({**self._set, limit.name: limit}, _without(self._cleared, limit.name))
 
     async def clear(self, name: str) -> None:
@@ -136,6 +127,7 @@ class Limiting:
         trouble = ""
         try:
             await self._put()
+            trouble = self._unheld()
         except GlacicError as error:
             trouble = f"bandwidth limits: {error}"
         if trouble != self.trouble:
@@ -144,6 +136,19 @@ class Limiting:
                 _log.error("limits are not in force; trying again", error=trouble)
             else:
                 _log.info("limits are in force again")
+
+    def _unheld(self) -> str:
+        """The first limit that no engine of this service can hold, and why; "" where there is none."""
+        for limit in (*self.wanted().values(), self.default_limit) if self._engines else ():
+            if limit is not None and (why := self.cannot(limit)):
+                name = f"limit {limit.name}" if isinstance(limit, Limit) else "default_limit"
+                return f"bandwidth limits: {name} cannot be held: {why}"
+        return ""
+
+    def cannot(self, limit: Limit | DefaultLimit) -> str:
+        """Why no engine holds what this limits; "" where one does."""
+        chosen = choose(limit.engine, self.available)
+        return chosen.why if (limit.upload and not chosen.upload) or (limit.download and not chosen.download) else ""
 
     async def run(self) -> None:
         """Follow the cgroups, for as long as the service runs."""
@@ -180,17 +185,6 @@ class Limiting:
             by_name.setdefault(name, {})[direction] = each
         return [replace(one, counted=by_name.get(one.limit.name, {})) for one in found]
 
-    async def _tried(self, asked: Set[LimitEngine]) -> None:
-        """Whoever asks for an engine that nobody has tried here has it tried first."""
-        tried = all(
-            self.available.get((engine.value, way)) != NOT_TRIED for engine in asked for way in (UPLOAD, DOWNLOAD)
-        )
-        if tried or self._try_engines is None or self._probed is None:
-            return
-        try_engines, self._try_engines = self._try_engines, None
-        await asyncio.to_thread(try_engines)
-        self.available = self._probed()
-
     async def _change(self, set_: dict[str, Limit], cleared: dict[str, Limit]) -> None:
         before = self._set, self._cleared
         self._set, self._cleared = set_, cleared
@@ -211,25 +205,35 @@ class Limiting:
             else:
                 self._unfollow()
             shares = self._shared_out(items)
+            both = handed_over(self._shares, shares)
             refused: GlacicError | None = None
             lost: set[str] = set()
-            for name, engine in self._engines.items():
+            for name in self._engines:
                 try:
-                    if name not in self._adopted:
-                        await self._do(engine.adopt)
-                        self._adopted.add(name)
-                    await self._do(functools.partial(engine.put, shares[name]))
+                    await self._tell(name, both[name])
                 except GlacicError as error:  # the others' limits hold all the same
                     refused = refused or error
                     lost |= {item.name for item in shares[name]}
             self._items = tuple(item for item in items if item.name not in lost)
             if refused is not None:
                 raise refused
+            for name in self._engines:  # what another one has now is let go
+                if both[name] != shares[name]:
+                    await self._tell(name, shares[name])
+
+    async def _tell(self, name: str, items: tuple[Item, ...]) -> None:
+        """Have an engine hold these. Raises GlacicError."""
+        engine = self._engines[name]
+        if name not in self._adopted:
+            await self._do(engine.adopt)
+            self._adopted.add(name)
+        await self._do(functools.partial(engine.put, items))
+        self._shares[name] = items
 
     async def _do(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, call)
 
-    def _shared_out(self, items: tuple[Item, ...]) -> dict[str, list[Item]]:
+    def _shared_out(self, items: tuple[Item, ...]) -> dict[str, tuple[Item, ...]]:
         """Engine -> what of the items it holds."""
         limits = self.wanted()
         shares: dict[str, list[Item]] = {name: [] for name in self._engines}
@@ -241,7 +245,7 @@ class Limiting:
                 download = item.download if chosen.download == name else 0
                 if upload or download:
                     share.append(replace(item, upload=upload, download=download))
-        return shares
+        return {name: tuple(share) for name, share in shares.items()}
 
     def _why(self, limit: Limit, items: Mapping[str, Item]) -> str:
         """Why it waits; "" where it does not."""
@@ -301,8 +305,7 @@ def limiting_of(nft: Nft, applies: bool, state_dir: Path) -> Limiting:
     def probed() -> Available:
         return permitted(available(kept.rows(), engines))
 
-    try_engines = functools.partial(trying.try_engines, state_dir) if trying.may() else None
-    limiting = Limiting(engines, probed(), probed=probed, try_engines=try_engines)
+    limiting = Limiting(engines, probed(), probed=probed)
     return limiting
 
 

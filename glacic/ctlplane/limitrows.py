@@ -5,13 +5,21 @@ The state is ctlplane/limiting's; here is only what is asked and how it is said.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
+from glacic.config.cgroups import PARSERS
+from glacic.config.decode_limits import limit_name, one_interface
 from glacic.config.model import DefaultLimit, Limit, LimitEngine, LimitKind, Traffic
 from glacic.config.rates import RATE_MAX, rate_text
+from glacic.config.source import did_you_mean
+from glacic.config.validate_limits import wrong
+from glacic.config.values import Invalid
 from glacic.ctlplane.limiting import Limiting, Standing
 from glacic.errors import GlacicError, UsageError
+from glacic.shaping import probe
 from glacic.shaping.choose import choose
 from glacic.shaping.engine import DOWNLOAD, UPLOAD, Counted
 
@@ -46,8 +54,9 @@ CANNOT_OF = {  # by the engine that holds it
 class LimitRequests:
     """The handlers of one service."""
 
-    def __init__(self, limiting: Limiting) -> None:
+    def __init__(self, limiting: Limiting, state_dir: Path) -> None:
         self._limiting = limiting
+        self._state_dir = state_dir
 
     async def list(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
         """Every limit, whether it is in force, and where not, why."""
@@ -76,12 +85,15 @@ class LimitRequests:
         """No such limit until the service starts again."""
         name = _name(args)
         if name not in self._limiting.wanted():
-            raise _unknown(name)
+            raise await self._unknown(name)
         await self._limiting.clear(name)
         return {"cleared": name}
 
     async def engines(self, _args: dict[str, Any], _who: str) -> dict[str, Any]:
-        """What this kernel can do, as far as it was tried."""
+        """What this kernel can do, as far as it was tried, and how true it was when that was measured."""
+        measured = {
+            (row["engine"], row["direction"]): row["accuracy"] for row in probe.kept(self._state_dir / probe.FILE)
+        }
         return {
             "engines": [
                 {
@@ -90,6 +102,7 @@ class LimitRequests:
                     "available": not missing,
                     "missing": missing or None,
                     "per_cgroup": engine != LimitEngine.POLICE,
+                    "accuracy": measured.get((engine, direction)),
                 }
                 for (engine, direction), missing in self._limiting.available.items()
             ]
@@ -107,7 +120,19 @@ class LimitRequests:
                 engines = dict.fromkeys((row["engine_upload"], row["engine_download"]))
                 more = dict.fromkeys(text for engine in engines for text in CANNOT_OF.get(engine, ()))
                 return {**row, "cannot": [*CANNOT, *more]}
-        raise _unknown(name)
+        raise await self._unknown(name)
+
+    async def _unknown(self, name: str) -> GlacicError:
+        """What to say where no limit has this name; or one that cannot be cleared."""
+        rows = [one.limit for one in await self._limiting.standing()]
+        found = next((limit for limit in rows if limit.name == name), None)
+        if found is not None:
+            advice = f"set one for {found.target}, or take default_limit out of the configuration"
+            return GlacicError(f"{name} is what default_limit makes: {advice}")
+        if held := next((limit.name for limit in rows if limit.target == name), ""):
+            return GlacicError(f"no such limit: {name}; the limit of {name} is called {held}")
+        meant = did_you_mean(name, [limit.name for limit in rows])
+        return GlacicError(f"no such limit: {name}; {meant or '`glacic limits list` shows them'}")
 
     def _row(self, one: Standing) -> dict[str, Any]:
         limit, item = one.limit, one.item
@@ -155,8 +180,11 @@ def _default(default: DefaultLimit | None) -> dict[str, Any] | None:
         "per": "unit",
         "upload": default.upload or None,
         "download": default.download or None,
+        "upload_text": rate_text(default.upload) if default.upload else None,
+        "download_text": rate_text(default.download) if default.download else None,
         "engine": default.engine.value,
         "traffic": default.traffic.value,
+        "interface": default.interface or None,
     }
 
 
@@ -177,13 +205,21 @@ def _limit(name: str, args: dict[str, Any], before: Limit | None) -> Limit:
     )
     if not limit.upload and not limit.download:
         raise UsageError(f'limit "{name}" limits nothing: say upload, download or both; `glacic limits clear` ends it')
-    if limit.kind == LimitKind.SLICE and not limit.target.endswith(".slice"):
-        raise UsageError(f"{limit.target} is no slice: its name would end in .slice")
-    if limit.kind == LimitKind.UNIT and "." not in limit.target:
-        raise UsageError(f"{limit.target} is no unit: say which kind, as in {limit.target}.service")
-    if limit.engine == LimitEngine.POLICE and not limit.interface:
-        raise UsageError("engine police limits a whole interface: say which")
+    _read(limit_name, name)
+    _read(PARSERS[limit.kind], limit.target)
+    if limit.interface:
+        _read(one_interface, limit.interface)
+    if error := wrong(limit):
+        raise UsageError(error)
     return limit
+
+
+def _read(parse: Callable[[str], str], text: str) -> None:
+    """A limit that is set is one that could stand in the file."""
+    try:
+        parse(text)
+    except Invalid as invalid:
+        raise UsageError(f"{invalid.summary}: {invalid.advice}") from None
 
 
 def _name(args: dict[str, Any]) -> str:
@@ -197,10 +233,6 @@ def _target(args: dict[str, Any], default: str) -> str:
     target = _text(args, "target", default, MAX_TARGET)
     if not target:
         raise UsageError("what is to be limited? say a unit, a slice or a cgroup")
-    if any(part in ("", ".", "..") for part in target.split("/")):
-        raise UsageError(
-            f"{target}: a cgroup is named by its path below the cgroup2 mount, as in system.slice/x.service"
-        )
     return target
 
 
@@ -229,7 +261,3 @@ def _one_of(args: dict[str, Any], key: str, kind: type[E], default: E) -> E:
     if not isinstance(value, str) or value not in {each.value for each in kind}:
         raise UsageError(f"{key} must be one of {', '.join(each.value for each in kind)}")
     return kind(value)
-
-
-def _unknown(name: str) -> GlacicError:
-    return GlacicError(f"no such limit: {name}; `glacic limits list` shows them")

@@ -43,9 +43,10 @@ def available(rows: Iterable[Mapping[str, Any]], engines: Collection[str]) -> Av
 
 
 def choose(engine: LimitEngine, available: Available) -> Chosen:
-    """The engine of each direction."""
+    """The engine of each direction. One that is asked for and was not tried is taken: it says itself what it cannot."""
     if engine != LimitEngine.AUTO:
-        lacks = {direction: _missing(engine, direction, available) for direction in (UPLOAD, DOWNLOAD)}
+        missing_of = {direction: _missing(engine, direction, available) for direction in (UPLOAD, DOWNLOAD)}
+        lacks = {direction: "" if missing == NOT_TRIED else missing for direction, missing in missing_of.items()}
         names = {direction: "" if missing else engine.value for direction, missing in lacks.items()}
         reasons = dict.fromkeys(f"{engine}: {missing}" for missing in lacks.values() if missing)
         return Chosen(names[UPLOAD], names[DOWNLOAD], "; ".join(reasons) or "asked for")

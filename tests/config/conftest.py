@@ -1,7 +1,7 @@
 """How the tests of this package say where an error belongs: a `¶` in the text stands just before it.
 
 `errors(text)` takes the marks out, examines the rest, insists that the errors are exactly at the marks, and returns
-their summaries and advice as one line each, in file order. `notes(text)` does the same for notes.
+their summaries and advice as one line each, in file order. `warnings(text)` and `notes(text)` do the same for those.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ Check = Callable[[str], list[str]]
 @pytest.fixture
 def errors() -> Check:
     return lambda text: _examined(text, "error")
+
+
+@pytest.fixture
+def warnings() -> Check:
+    return lambda text: _examined(text, "warning")
 
 
 @pytest.fixture

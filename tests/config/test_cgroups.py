@@ -58,6 +58,8 @@ def test_a_path_to_a_slice_is_a_path() -> None:
         ("@tty1.service", "something stands before the @"),
         ("backup*.service", "a limit names one unit"),
         ("system.slice/backup.service", 'write a path as cgroup = "system.slice/backup.service"'),
+        ("user@1000.service/app.slice", 'write a path as cgroup = "user@1000.service/app.slice"'),
+        ("a/b.timer", 'write a path as cgroup = "a/b.timer"'),
         ("/system.slice/x.service", 'cgroup = "system.slice/x.service"'),
         ("back up.service", "as systemctl shows it"),
         ("été.service", "as systemctl shows it"),
@@ -78,6 +80,7 @@ def test_what_is_no_unit_is_told_with_what_to_write(name: str, advice: str) -> N
     [
         ("web", 'write "web.slice", with its suffix'),
         ("backup.service", 'write unit = "backup.service"'),
+        ("web.slice/x.service", 'write a path as cgroup = "web.slice/x.service"'),
         ("service", 'write "service.slice"'),
         ("slice", 'write "slice.slice"'),
         ("a@b", "as systemctl shows it"),

@@ -92,6 +92,10 @@ def test_a_new_limit_stands_behind_the_last_one() -> None:
     block = 'limit "new" {\n  unit     = "n.service"\n  download = "1 mbit"\n}\n'
     new = edited(TEXT, "new", {"unit": "n.service", "download": "1 mbit", "engine": "auto", "traffic": "all"})
     assert new == TEXT.replace('"1 MiB/s"\n}\n', f'"1 MiB/s"\n}}\n\n{block}')
+    crowded = 'limit "a" {\n  unit   = "a.service"\n  upload = "1 mbit"\n}\ndefault_limit {\n  upload = "1 mbit"\n}\n'
+    assert edited(crowded, "new", {"unit": "n.service", "download": "1 mbit"}) == crowded.replace(
+        "default", f"\n{block}\ndefault"
+    )
     zone = 'zone "lan" { interface = "lan0" }'
     assert edited(zone, "new", {"unit": "n.service", "download": "1 mbit"}) == f"{zone}\n\n{block}"
 

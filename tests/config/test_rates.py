@@ -58,6 +58,8 @@ def test_a_rate_is_bytes_in_a_second(text: str, rate: int) -> None:
         ("5 b", '"b" is bits to some', 'write "5 bit" for bits, or "5 B/s" for bytes'),
         ("5 mbti", '"mbti" is not a unit of a rate', 'did you mean "mbit"?'),
         ("5 kybtes/s", '"kybtes" is not a unit', 'did you mean "kbytes"?'),
+        ("5 kilobyte/s", '"kilobyte" is not a unit', 'did you mean "kbyte"?'),
+        ("5 Mebibits", '"Mebibits" is not a unit', 'did you mean "mibits"?'),
         ("5 furlongs", '"furlongs" is not a unit', 'write "5 mbit", or "2 MiB/s"'),
         ("5 xB", '"xB" is not a unit of a rate', "did you mean"),
         ("5 xb", '"xb" is not a unit of a rate', ""),
@@ -67,6 +69,8 @@ def test_a_rate_is_bytes_in_a_second(text: str, rate: int) -> None:
         ("0 mbit", "lets nothing through", "leave it out for no limit"),
         ("0.0 B/s", "lets nothing through", "leave it out"),
         ("-5 mbit", "lets nothing through", "above zero"),
+        ("0", "lets nothing through", "above zero"),
+        ("-5", "lets nothing through", "above zero"),
         ("7 bit", "less than a byte per second", "write"),
         ("18 GiB/s", "more than 17 GiB/s", "write less"),
         ("147 gbit", "more than 17 GiB/s", "write less"),
@@ -77,7 +81,8 @@ def test_a_rate_is_bytes_in_a_second(text: str, rate: int) -> None:
         ("", "is not a rate", 'write "5 mbit", or "2 MiB/s"'),
         ("１２ mbit", "is not a rate", "write"),  # noqa: RUF001 - digits that are none of ASCII
         ("5 mbit\n6 mbit", "is not a rate", "write"),
-        ("1e9 bit", "is not a rate", "write"),
+        ("1e9 bit", "is not a rate", 'write "5 mbit"'),
+        ("5\u00a0mbit", "is not a rate", 'write "5 mbit", or'),
         ("0x10 kbit", "is not a rate", "write"),
     ],
 )

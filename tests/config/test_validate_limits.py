@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from glacic.config.model import Config
-from glacic.config.validate_limits import alike, resembling
+from glacic.config.model import Config, Limit, LimitEngine, LimitKind
+from glacic.config.validate_limits import alike, clash, resembling, wrong
 
 Check = Callable[[str], list[str]]
 Valid = Callable[[str], Config]
@@ -125,11 +126,11 @@ def test_engines_of_tc_have_bounds_of_their_own(errors: Check, valid: Valid) -> 
     valid('default_limit {\n  upload = "1 kB"\n  engine = "bpf"\n}\n')
 
 
-def test_a_small_rate_is_noted_with_the_reason(notes: Check) -> None:
+def test_a_small_rate_is_warned_of_with_the_reason(warnings: Check) -> None:
     text = 'limit "x" {\n  unit = "a.service"\n  ¶upload = "40 KiB/s"\n  download = "50 KiB/s"\n}\n'
-    (found,) = notes(f"{text}")
+    (found,) = warnings(text)
     assert found.startswith("upload is less than 50 KiB/s: it is held roughly: the kernel's packets are up to 64 KiB")
-    (found,) = notes('default_limit {\n  ¶download = "1 kbit"\n}\n')
+    (found,) = warnings('default_limit {\n  ¶download = "1 kbit"\n}\n')
     assert "1049 seconds' worth" in found
 
 
@@ -221,3 +222,27 @@ def test_nothing_is_said_of_paths(valid: Valid) -> None:
 
 def test_nothing_is_said_where_no_units_are_known(valid: Valid) -> None:
     assert resembling(valid(BACKUP), ()) == []
+
+
+# Limits that stand in no file
+
+
+def test_what_a_file_would_be_told_of_a_limit_is_told_without_one() -> None:
+    limit = Limit(name="a", kind=LimitKind.UNIT, target="a.service", upload=1 << 20)
+    assert wrong(limit) == ""
+    assert wrong(replace(limit, upload=1)) == ""  # a warning is no error
+    police = replace(limit, engine=LimitEngine.POLICE)
+    assert wrong(police).startswith("engine police needs interface: it limits everybody")
+    assert wrong(replace(police, interface="eth0")) == ""
+    assert wrong(replace(limit, interface="eth0")).startswith("interface cannot apply to engine auto: leave it out")
+    assert wrong(replace(limit, engine=LimitEngine.SHAPE, upload=1000)).startswith("engine shape cannot hold less")
+
+
+def test_two_limits_of_one_thing_clash() -> None:
+    limit = Limit(name="a", kind=LimitKind.UNIT, target="a.service", upload=1 << 20)
+    path = Limit(name="b", kind=LimitKind.CGROUP, target="system.slice/a.service", upload=1)
+    assert clash(limit, path) == "system.slice/a.service"
+    assert clash(limit, replace(limit, target="b.service")) == ""
+    police = replace(limit, engine=LimitEngine.POLICE, interface="eth0")
+    assert clash(replace(police, target="b.service"), police) == "all of eth0"
+    assert clash(replace(police, target="b.service", interface="eth1"), police) == ""

@@ -75,7 +75,9 @@ def keep(glacic: Glacic, engine: str, missing: str) -> None:
     probe.keep(glacic.state_dir / probe.FILE, [{**row, "accuracy": None} for row in rows])
 
 
-def test_an_engine_that_a_limit_asks_for_is_tried_first(near: Host, system: Slice, tmp_path: Path) -> None:
+def test_an_engine_that_a_limit_asks_for_is_used_also_where_nobody_has_tried_it(
+    near: Host, system: Slice, tmp_path: Path
+) -> None:
     limit = f'limit "backup" {{\n  unit = "{UNIT}"\n  upload = "10 kB/s"\n  engine = "bpf"\n}}\n'
     system.make(UNIT)
     with Glacic(near, tmp_path, limit) as glacic:
@@ -147,7 +149,27 @@ def test_a_stop_leaves_what_is_shaped_and_unload_gives_it_back(near: Host, syste
 def test_an_interface_that_is_somebody_s_is_left_and_the_limit_says_why_it_waits(
     near: Host, system: Slice, tmp_path: Path
 ) -> None:
-    near.run(["tc", *"qdisc add dev eth0 root handle 7: tbf rate 1gbit burst 128k latency 1s".split()])
+    near.run(
+        [
+            "tc",
+            *[
+                "qdisc",
+                "add",
+                "dev",
+                "eth0",
+                "root",
+                "handle",
+                "7:",
+                "tbf",
+                "rate",
+                "1gbit",
+                "burst",
+                "128k",
+                "latency",
+                "1s",
+            ],
+        ]
+    )
     theirs = qdiscs(near)
     system.make(UNIT)
     with Glacic(near, tmp_path, NOTHING) as glacic:

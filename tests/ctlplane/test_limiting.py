@@ -219,6 +219,8 @@ def test_what_cannot_be_held_is_refused_and_nothing_has_changed(folder: Slice) -
         await limits.configure(config(unit("a", upload=1)))
         with pytest.raises(GlacicError, match=r'limit "a" is for a\.service already'):
             await limits.set(Limit(name="other", kind=LimitKind.UNIT, target="a.service", upload=1))
+        with pytest.raises(GlacicError, match=r'limit "a" is for a\.service already'):
+            await limits.set(Limit(name="other", kind=LimitKind.CGROUP, target="system.slice/a.service", upload=1))
         with pytest.raises(GlacicError, match='limit "b" cannot be held: bpf: not in this service'):
             await limits.set(unit("b", upload=1, engine=LimitEngine.BPF))
         engine.refuses = "no"
@@ -287,6 +289,34 @@ def test_each_engine_gets_its_own_directions(folder: Slice) -> None:
     running(limits, story)
 
 
+def test_a_limit_that_moves_to_another_engine_is_at_no_moment_without_one(folder: Slice) -> None:
+    story_of: list[tuple[str, list[str]]] = []
+
+    class Telling(Notes):
+        def put(self, items: Sequence[Item]) -> None:
+            super().put(items)
+            story_of.append((self.name, self.names()))
+
+    limits = managed(folder, Telling("nft"), bpf := Telling("bpf"))
+    folder.make("a.service")
+
+    async def story() -> None:
+        await limits.configure(config(unit("a", upload=1, engine=LimitEngine.NFT)))
+        story_of.clear()
+        await limits.set(unit("a", upload=1, engine=LimitEngine.BPF))
+        assert story_of == [("nft", ["a"]), ("bpf", ["a"]), ("nft", [])]
+        story_of.clear()
+        await limits.set(unit("a", upload=1, engine=LimitEngine.NFT))
+        assert story_of == [("nft", ["a"]), ("bpf", ["a"]), ("bpf", [])]
+        bpf.refuses = "no"
+        story_of.clear()
+        with pytest.raises(KernelRefused):
+            await limits.set(unit("a", upload=1, engine=LimitEngine.BPF))
+        assert ("nft", []) not in story_of
+
+    running(limits, story)
+
+
 def test_an_engine_that_fails_does_not_take_the_others_with_it(folder: Slice) -> None:
     nft, bpf = Notes(), Notes("bpf")
     nft.refuses = "no"
@@ -300,6 +330,21 @@ def test_an_engine_that_fails_does_not_take_the_others_with_it(folder: Slice) ->
         nft.refuses = ""
         await limits.hold()
         assert (limits.trouble, nft.adopted, bpf.adopted) == ("", 1, 1)
+
+    running(limits, story)
+
+
+def test_a_limit_of_the_file_that_no_engine_can_hold_is_trouble(folder: Slice) -> None:
+    limits = managed(folder, Notes())
+
+    async def story() -> None:
+        await limits.configure(config(unit("a", upload=1, engine=LimitEngine.SHAPE)))
+        assert limits.trouble == "bandwidth limits: limit a cannot be held: shape: not in this service"
+        default = DefaultLimit(download=1, engine=LimitEngine.SHAPE)
+        await limits.configure(config(unit("a", upload=1), default=default))
+        assert limits.trouble == "bandwidth limits: default_limit cannot be held: shape: not in this service"
+        await limits.configure(config(unit("a", upload=1)))
+        assert limits.trouble == ""
 
     running(limits, story)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from glacic.ctlplane import limiting
 from glacic.ctlplane.limiting import Limiting
 from glacic.ctlplane.limitrows import MAX_LIMITS, LimitRequests
 from glacic.errors import GlacicError, UsageError
+from glacic.lab.cgroups import Slice, hierarchy
+from glacic.shaping import probe
 from glacic.shaping.cgroups import Hierarchy
 from glacic.shaping.choose import NFT_ALONE, Available
+from glacic.shaping.engine import Counted, Item
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +45,7 @@ def ask(
     limits: tuple[Limit, ...] = (BACKUP,),
     default: DefaultLimit | None = None,
     able: Available = NFT_ALONE,
+    state_dir: Path = Path("/proc/no/such"),
     **args: Any,
 ) -> Any:
     """One request to a manager with no engine and nothing that runs."""
@@ -48,11 +53,35 @@ def ask(
     async def tell() -> Any:
         limiting = Limiting({}, able, lambda: Hierarchy(Path("/proc/no/such")))
         await limiting.configure(Config(path=Path("x"), limits=limits, default_limit=default))
-        answer = await getattr(LimitRequests(limiting), do)(args, "user root")
+        answer = await getattr(LimitRequests(limiting, state_dir), do)(args, "user root")
         limiting._unfollow()
         return answer
 
     return asyncio.run(tell())
+
+
+class Nothing:
+    """An engine that has all it is told."""
+
+    name = "nft"
+
+    def put(self, items: Sequence[Item]) -> None:
+        """Nothing."""
+
+    def counters(self) -> Mapping[tuple[str, str], Counted]:
+        return {}
+
+    def adopt(self) -> None:
+        """Nothing."""
+
+    def remove(self) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def system() -> Iterator[Slice]:
+    with hierarchy() as found, Slice(found) as made:
+        yield made
 
 
 def test_a_row_says_everything_both_ways() -> None:
@@ -88,8 +117,11 @@ def test_a_row_says_everything_both_ways() -> None:
         "per": "unit",
         "upload": None,
         "download": 1_000_000,
+        "upload_text": None,
+        "download_text": "977 KiB/s (8 Mbit/s)",
         "engine": "nft",
         "traffic": "all",
+        "interface": None,
     }
     assert answer["mount"] == "/proc/no/such"
     assert answer["trouble"] == ""
@@ -141,14 +173,54 @@ def test_clear_answers_with_the_name_and_knows_what_there_is() -> None:
         ask("show", name="other")
 
 
-def test_engines_and_watch_answer_in_rows() -> None:
+def test_a_name_that_is_none_is_told_the_one_that_is_meant() -> None:
+    for do in ("show", "clear"):
+        with pytest.raises(GlacicError, match='no such limit: bakup; did you mean "backup"'):
+            ask(do, name="bakup")
+        with pytest.raises(GlacicError, match=r"the limit of backup\.service is called backup"):
+            ask(do, name="backup.service")
+
+
+def test_what_the_default_limit_makes_is_shown_and_cannot_be_cleared_alone(system: Slice) -> None:
+    system.make("x.service")
+
+    async def tell() -> None:
+        limiting = Limiting({"nft": Nothing()}, NFT_ALONE, lambda: Hierarchy(system.place("")))
+        await limiting.configure(Config(path=Path("x"), default_limit=DefaultLimit(download=1_000_000)))
+        requests = LimitRequests(limiting, Path("/proc/no/such"))
+        try:
+            assert (await requests.show({"name": "default:x.service"}, "user root"))["origin"] == "default"
+            with pytest.raises(GlacicError, match=r"what default_limit makes: set one for x\.service"):
+                await requests.clear({"name": "default:x.service"}, "user root")
+        finally:
+            limiting._unfollow()
+
+    asyncio.run(tell())
+
+
+def test_engines_and_watch_answer_in_rows(tmp_path: Path) -> None:
     assert ask("engines")["engines"][0] == {
         "engine": "nft",
         "direction": "upload",
         "available": True,
         "missing": None,
         "per_cgroup": True,
+        "accuracy": None,
     }
+    probe.keep(
+        tmp_path / probe.FILE,
+        [
+            {
+                "engine": "nft",
+                "direction": "upload",
+                "available": True,
+                "missing": "",
+                "per_cgroup": True,
+                "accuracy": 0.98,
+            }
+        ],
+    )
+    assert [row["accuracy"] for row in ask("engines", state_dir=tmp_path)["engines"]] == [0.98, None]
     watched = ask("watch")
     assert watched["limits"] == []  # nothing runs
     assert watched["at_s"] > 0
@@ -175,13 +247,19 @@ def test_engines_and_watch_answer_in_rows() -> None:
         ({"name": "backup", "engine": "magic"}, "engine must be one of auto"),
         ({"name": "backup", "traffic": "some"}, "traffic must be one of all"),
         ({"name": "backup", "colour": "red"}, "a limit has no 'colour'"),
+        ({"name": "default:x.service", "target": "x.service", "upload": 1}, "a bucket that default_limit makes"),
         ({"name": "backup", "kind": "slice"}, "is no slice"),
-        ({"name": "backup", "target": "backup"}, "is no unit: .* backup.service"),
-        ({"name": "backup", "kind": "cgroup", "target": "/a"}, "by its path below"),
-        ({"name": "backup", "kind": "cgroup", "target": "a/../b"}, "by its path below"),
-        ({"name": "backup", "kind": "cgroup", "target": "a//b"}, "by its path below"),
+        ({"name": "backup", "target": "backup"}, "is not the name of a unit: .*backup.service"),
+        ({"name": "backup", "kind": "cgroup", "target": "/a"}, "is absolute"),
+        ({"name": "backup", "kind": "cgroup", "target": "a/../b"}, "leads out of the hierarchy"),
+        ({"name": "backup", "kind": "cgroup", "target": "a//b"}, "is not a plain path"),
+        ({"name": "backup", "kind": "cgroup", "target": 'a"b'}, "nftables has no way to write it"),
+        ({"name": "backup", "interface": "eth0"}, "interface cannot apply to engine auto"),
+        ({"name": "backup", "engine": "shape", "interface": "eth*"}, "stands for several interfaces"),
+        ({"name": "backup", "engine": "shape", "upload": 1000}, "engine shape cannot hold less than 1 KiB/s"),
+        ({"name": "backup", "engine": "police", "interface": "eth0"}, 'traffic = "internet" cannot apply'),
         ({"name": "backup", "target": "x" * 2000}, "at most 1024"),
-        ({"name": "backup", "engine": "police"}, "a whole interface: say which"),
+        ({"name": "backup", "engine": "police"}, "engine police needs interface"),
     ],
 )
 def test_what_is_no_limit_is_refused_in_words(args: dict[str, Any], says: str) -> None:

@@ -127,3 +127,10 @@ def test_without_a_service_connections_that_are_refused_now_end_unless_they_are_
         through.settimeout(0.5)
         assert not traffic.answers(through)
     glacic.cli("unload")
+
+
+def test_limits_wait_for_a_service_and_that_is_told(lab: Home, tmp_path: Path) -> None:
+    glacic = Glacic(lab.router, tmp_path, 'limit "x" {\n  unit = "x.service"\n  upload = "1 mbit"\n}\n')
+    assert "nothing new is learned, and no bandwidth is limited)" in glacic.cli("apply").stdout
+    glacic.configure(CONFIG)
+    assert "(no service runs: nothing new is learned)" in glacic.cli("apply").stdout

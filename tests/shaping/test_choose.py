@@ -26,6 +26,15 @@ def test_what_was_asked_for_is_what_it_is() -> None:
     assert choose(LimitEngine.BPF, BOTH) == Chosen("bpf", "bpf", "asked for")
 
 
+def test_what_is_asked_for_and_was_not_tried_shows_itself_what_it_can() -> None:
+    untried = available([], ["nft", "bpf"])
+    assert choose(LimitEngine.BPF, untried) == Chosen("bpf", "bpf", "asked for")
+    assert choose(LimitEngine.AUTO, untried).upload == "nft"
+    untried = {**untried, ("nft", UPLOAD): "broken", ("bpf", DOWNLOAD): "no bpf(2)"}
+    assert choose(LimitEngine.AUTO, untried).upload == ""  # auto takes what was seen to work
+    assert choose(LimitEngine.BPF, untried) == Chosen("bpf", "", "bpf: no bpf(2)")
+
+
 def test_what_is_missing_is_said_and_nothing_else_put_in_its_place() -> None:
     assert choose(LimitEngine.BPF, NFT_ALONE) == Chosen("", "", "bpf: not in this service")
     without = {("nft", UPLOAD): "no nft_socket", ("nft", DOWNLOAD): "no nft_socket"}

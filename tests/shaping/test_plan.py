@@ -5,7 +5,7 @@ from __future__ import annotations
 from glacic.config.model import DefaultLimit, Limit, LimitKind, Traffic
 from glacic.shaping.cgroups import level_of
 from glacic.shaping.engine import Cgroup, Item
-from glacic.shaping.plan import plan
+from glacic.shaping.plan import handed_over, plan
 
 PATHS = (
     "init.scope",
@@ -67,3 +67,20 @@ def test_a_default_limit_gives_each_unit_with_processes_a_bucket_of_its_own() ->
 def test_a_unit_with_a_limit_by_path_gets_no_default() -> None:
     own = limit("web", LimitKind.CGROUP, "system.slice/web.service")
     assert "default:web.service" not in {item.name for item in plan((own,), DefaultLimit(upload=1), TREE)}
+
+
+def test_a_limit_that_moves_is_held_by_both_engines_for_a_moment() -> None:
+    web, backup = TREE["system.slice/web.service"], TREE["system.slice/backup.service"]
+
+    def item(name: str, cgroup: Cgroup, upload: int = 0, download: int = 0) -> Item:
+        return Item(name=name, cgroup=cgroup, upload=upload, download=download)
+
+    before = {"nft": (item("a", web, 1, 2), item("b", backup, 3)), "bpf": ()}
+    assert handed_over(before, before) == before
+    assert handed_over({}, before) == before
+    half = {"nft": (item("a", web, 0, 5), item("b", backup, 3)), "bpf": (item("a", web, 4),)}
+    assert handed_over(before, half) == {"nft": (item("a", web, 1, 5), item("b", backup, 3)), "bpf": half["bpf"]}
+    moved = {"nft": (item("b", backup, 3),), "bpf": (item("a", web, 4, 5),)}
+    assert handed_over(before, moved) == {"nft": (item("b", backup, 3), item("a", web, 1, 2)), "bpf": moved["bpf"]}
+    gone = {"nft": (item("b", backup, 3),), "bpf": (item("a", backup, 4),)}  # another cgroup, and no more download
+    assert handed_over(before, gone) == gone

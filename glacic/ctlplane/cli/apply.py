@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glacic.ctlplane.cli.options import Options, add_common, say
 from glacic.ctlplane.protocol import TRIAL_MAX_S
 from glacic.errors import GlacicError, Unreachable, UsageError
+
+if TYPE_CHECKING:
+    from glacic.config.model import Config
 
 SHOWN = 400  # lines of a difference that are shown to a person
 ANSWERED = ("revision", "trial", "changes", "connections_ended")  # what a change of the ruleset is answered with
@@ -83,9 +86,15 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         options.emit({"applied": True, "by": by, **{key: result[key] for key in ANSWERED}})
         return 0
     show_changes(result["changes"])
-    say(f"{options.config} is in force" + (" (no service runs: nothing new is learned)" if by == "command" else ""))
+    say(f"{options.config} is in force" + (_without_service(config) if by == "command" else ""))
     show_trial(result)
     return 0
+
+
+def _without_service(config: Config) -> str:
+    """What of a configuration is not held while no service runs."""
+    limits = ", and no bandwidth is limited" if config.limits or config.default_limit else ""
+    return f" (no service runs: nothing new is learned{limits})"
 
 
 def show_changes(changes: list[dict[str, Any]]) -> None:

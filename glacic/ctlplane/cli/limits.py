@@ -80,9 +80,13 @@ def show_list(result: dict[str, Any]) -> None:
         for limit in result["limits"]
     ]
     table("", columns, rows)
+    default = result.get("default")
+    if default:
+        rates = [f"{direction} {_rate(default[direction])}" for direction in DIRECTIONS if default[direction]]
+        say(f"every unit without a limit of its own, each by itself: {', '.join(rates)}")
     if result.get("trouble"):
         warn(result["trouble"])
-    if not rows:
+    if not rows and not default:
         say('nothing is limited: write a limit block, or `glacic limits set NAME --unit X.service --download "5 mbit"`')
 
 

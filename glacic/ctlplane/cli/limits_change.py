@@ -8,7 +8,7 @@ from typing import Any
 
 from glacic.config import cgroups
 from glacic.config.model import LimitEngine, LimitKind, Traffic
-from glacic.config.rates import SLOW, exact_text, parse_rate, rate_text, why_rough
+from glacic.config.rates import SLOW, bytes_text, exact_text, parse_rate, rate_text, why_rough
 from glacic.config.values import Invalid
 from glacic.ctlplane.cli.options import Options, add_common, say, warn
 from glacic.ctlplane.client import Client
@@ -81,10 +81,10 @@ def run_set(arguments: argparse.Namespace, options: Options) -> int:
             _same_file(service, options)
             change = saving.prepare_set(options.config, limit["name"], attributes(limit))
         result = service.call("limits.set", **limit)
-    about(result)
+    warnings = about(result)
     _save(change, "the limit holds until the service is started anew")
     if options.json:
-        options.emit({**result, "saved": str(change.path) if change else None})
+        options.emit({**result, "saved": str(change.path) if change else None, "warnings": warnings})
         return 0
     say(_outcome(result) + (f"; written into {change.path}" if change else ", until the service is started anew"))
     return 0
@@ -99,7 +99,8 @@ def run_clear(arguments: argparse.Namespace, options: Options) -> int:
 
             _same_file(service, options)
             change = saving.prepare_clear(options.config, arguments.name)
-        result = service.call("limits.clear", name=arguments.name)
+        gone = change is not None and _known(service, arguments.name) is None  # cleared before, and still in the file
+        result = {} if gone else service.call("limits.clear", name=arguments.name)
     _save(change, "the limit is cleared until the service is started anew")
     if options.json:
         options.emit({**(result or {}), "cleared": arguments.name, "saved": str(change.path) if change else None})
@@ -118,17 +119,22 @@ def run_clear(arguments: argparse.Namespace, options: Options) -> int:
     return 0
 
 
-def about(limit: dict[str, Any]) -> None:
-    """What is worth knowing of a limit that was just set, on stderr."""
-    for direction in ("upload", "download"):
-        if limit[direction] and limit[direction] < SLOW:
-            warn(f"{direction}: {why_rough(limit[direction])}")
+def about(limit: dict[str, Any]) -> list[str]:
+    """What is worth knowing of a limit that was just set; it is said on stderr."""
+    found = [
+        f"{direction} is less than {bytes_text(SLOW)}/s, and held roughly: {why_rough(limit[direction])}"
+        for direction in ("upload", "download")
+        if limit[direction] and limit[direction] < SLOW
+    ]
     if limit["state"] == "waiting" and limit["kind"] != LimitKind.CGROUP:
         from glacic.config.validate_limits import alike
         from glacic.ctlplane.units import known_units
 
         if meant := alike(limit["target"], known_units()):
-            warn(f"this machine has no unit {limit['target']}: did you mean {meant}?")
+            found.append(f"this machine has no unit {limit['target']}: did you mean {meant}?")
+    for sentence in found:
+        warn(f"warning: {sentence}")
+    return found
 
 
 def attributes(limit: dict[str, Any]) -> dict[str, str]:
@@ -143,7 +149,7 @@ def attributes(limit: dict[str, Any]) -> dict[str, str]:
 def _wanted(arguments: argparse.Namespace, known: dict[str, Any] | None) -> dict[str, Any]:
     """The arguments of limits.set: what is said, and of the rest what holds now."""
     kind, target = _target(arguments, known)
-    limit: dict[str, Any] = {"name": _name(arguments.name), "kind": str(kind), "target": target}
+    limit: dict[str, Any] = {"name": valid_name(arguments.name), "kind": str(kind), "target": target}
     for direction in ("upload", "download"):
         said = getattr(arguments, direction)
         limit[direction] = (said if said is not None else (known or {}).get(direction)) or None
@@ -153,11 +159,13 @@ def _wanted(arguments: argparse.Namespace, known: dict[str, Any] | None) -> dict
         )
     limit["engine"] = arguments.engine or (known or {}).get("engine") or str(LimitEngine.AUTO)
     limit["traffic"] = arguments.traffic or (known or {}).get("traffic") or str(Traffic.ALL)
-    return limit | _interface(arguments, known, limit)
+    return limit | valid_interface(arguments, known, limit)
 
 
-def _interface(arguments: argparse.Namespace, known: dict[str, Any] | None, limit: dict[str, Any]) -> dict[str, str]:
-    """The interface, where the engine works on one."""
+def valid_interface(
+    arguments: argparse.Namespace, known: dict[str, Any] | None, limit: dict[str, Any]
+) -> dict[str, str]:
+    """The interface, where the engine works on one. Raises UsageError for one where it does not."""
     from glacic.config.validate_limits import ON_INTERFACES
 
     if limit["engine"] not in [str(engine) for engine in ON_INTERFACES]:
@@ -182,7 +190,8 @@ def _valid(interface: str) -> str:
         raise UsageError(f"--interface: {invalid.summary}: {invalid.advice}") from None
 
 
-def _name(name: str) -> str:
+def valid_name(name: str) -> str:
+    """A limit's name. Raises UsageError."""
     from glacic.config.decode_limits import limit_name
 
     try:

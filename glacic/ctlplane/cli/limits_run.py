@@ -24,12 +24,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from glacic.config.model import LimitKind
+from glacic.config.model import LimitEngine, LimitKind, Traffic
 from glacic.config.source import printable
-from glacic.ctlplane.cli.limits_change import about, add_rates
+from glacic.ctlplane.cli.limits_change import about, add_rates, valid_interface, valid_name
 from glacic.ctlplane.cli.options import Options, add_common, warn
 from glacic.ctlplane.client import Client
-from glacic.errors import GlacicError, KernelRefused, UsageError
+from glacic.errors import GlacicError, KernelRefused, NoCommand, NoProgram, Unreachable, UsageError
 
 SYSTEMD = Path("/run/systemd/system")  # there while systemd is the init system: sd_booted(3)
 ACTIVE_S = 10.0  # until a limit is in force: the service sees a new cgroup within 200 ms
@@ -68,19 +68,23 @@ def add_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="run a command under a limit of its own")
     add_rates(parser, none=False)
     parser.add_argument("--name", metavar="NAME", help="what the limit is called (default: run-NUMBER)")
-    parser.add_argument("words", nargs="+", metavar="COMMAND", help="behind --, with its arguments")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what is run, with its arguments")
     parser.set_defaults(run=run_run)
     add_common(parser)
 
 
 def run_run(arguments: argparse.Namespace, options: Options) -> int:
     """The command's exit code; where a signal ended it, this process ends by the same one."""
+    words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
+    if not words:
+        raise UsageError("limits run: say which command, behind --")
     if not arguments.upload and not arguments.download:
         raise UsageError("limits run: say --upload, --download or both")
-    if shutil.which(arguments.words[0]) is None:
-        raise GlacicError(f"there is no command {arguments.words[0]} to run")
     token = f"run-{os.getpid()}-{secrets.token_hex(3)}"
-    name = arguments.name or token
+    name = token if arguments.name is None else valid_name(arguments.name)
+    said = {"engine": arguments.engine or LimitEngine.AUTO, "traffic": arguments.traffic or Traffic.ALL}
+    valid_interface(arguments, None, said)
+    _look_for(words[0])
     with options.client() as service:
         standing = service.call("limits.list")
     if any(limit["name"] == name for limit in standing["limits"]):
@@ -89,7 +93,7 @@ def run_run(arguments: argparse.Namespace, options: Options) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # one that was ignored would take the command's end away
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD})
     try:
-        status = _run(arguments, options, name, place, before)
+        status = _run(arguments, words, options, name, place, before)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if status < 0:
@@ -97,15 +101,32 @@ def run_run(arguments: argparse.Namespace, options: Options) -> int:
     return status
 
 
-def _run(arguments: argparse.Namespace, options: Options, name: str, place: Place, mask: set[Any]) -> int:
+def _look_for(command: str) -> None:
+    """Raises NoCommand or NoProgram, before anything is made."""
+    if shutil.which(command) is not None:
+        return
+    folders = [""] if os.path.dirname(command) else os.get_exec_path()  # noqa: PTH120 - "" where it has no slash
+    if command and any(Path(folder, command).exists() for folder in folders):
+        raise NoProgram(f"{command} is no program that can be run: it has no right to be executed, or is a folder")
+    raise NoCommand(f"there is no command {command} to run")
+
+
+def _run(
+    arguments: argparse.Namespace, words: list[str], options: Options, name: str, place: Place, mask: set[Any]
+) -> int:
     """What the command ended with: its code, or minus the signal."""
     gate, limited = None, False
     try:
-        gate = Gate(place, arguments.words, mask)
+        gate = Gate(place, words, mask)
         cgroup = gate.cgroup()
         with options.client() as service:
+            try:
+                limit = _set(service, arguments, name, cgroup)
+            except Unreachable:  # nobody knows how far it came
+                limited = True
+                raise
             limited = True
-            about(_limit(service, arguments, name, cgroup))
+            about(_in_force(service, limit))
         gate.open()
         status = gate.wait()
         place.wait_until_empty(cgroup)
@@ -118,12 +139,17 @@ def _run(arguments: argparse.Namespace, options: Options, name: str, place: Plac
     return status
 
 
-def _limit(service: Client, arguments: argparse.Namespace, name: str, cgroup: str) -> dict[str, Any]:
-    """Set the limit, and wait until the kernel has it."""
+def _set(service: Client, arguments: argparse.Namespace, name: str, cgroup: str) -> dict[str, Any]:
+    """Have the service hold the limit."""
     wanted: dict[str, Any] = {"name": name, "kind": str(LimitKind.CGROUP), "target": cgroup}
     wanted |= {direction: getattr(arguments, direction) for direction in ("upload", "download")}
     wanted |= {key: value for key in ("engine", "traffic", "interface") if (value := getattr(arguments, key))}
     limit: dict[str, Any] = service.call("limits.set", **wanted)
+    return limit
+
+
+def _in_force(service: Client, limit: dict[str, Any]) -> dict[str, Any]:
+    """Wait until the kernel has it."""
     ends = time.monotonic() + ACTIVE_S
     while limit["state"] != "active":
         if time.monotonic() > ends:
@@ -131,7 +157,7 @@ def _limit(service: Client, arguments: argparse.Namespace, name: str, cgroup: st
                 f"the limit is not in force after {ACTIVE_S:g} s: {limit['why']}; the command was not run"
             )
         time.sleep(_PAUSE_S)
-        limit = service.call("limits.show", name=name)
+        limit = service.call("limits.show", name=limit["name"])
     return limit
 
 

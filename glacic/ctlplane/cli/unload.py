@@ -21,9 +21,9 @@ def run(_: argparse.Namespace, options: Options) -> int:
     from glacic.ctlplane.revisions import Revisions
     from glacic.firewall.apply import unload
     from glacic.firewall.nft import Libnftables
-    from glacic.shaping.makers import on_interfaces
     from glacic.shaping.bpf.engine import BpfLimits
     from glacic.shaping.bpf.pins import PLACE
+    from glacic.shaping.makers import on_interfaces
     from glacic.shaping.nftlimits import NftLimits
 
     refuse_beside_service(options, "stop it first")

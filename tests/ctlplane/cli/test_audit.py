@@ -43,7 +43,7 @@ def test_the_trail_is_shown_with_the_service_and_without_it(
     thread = threading.Thread(target=loop.run_forever)
     server = None
     if served:
-        requests = Handlers(cast(Service, SimpleNamespace(trail=trail, limits=None))).table()
+        requests = Handlers(cast(Service, SimpleNamespace(trail=trail, limits=None, state_dir=tmp_path))).table()
         server = Server(tmp_path / "glacic.sock", requests, trail)
         loop.run_until_complete(server.start())
     thread.start()

@@ -43,6 +43,16 @@ def test_an_empty_list_says_what_to_do(fake: Any, capsys: pytest.CaptureFixture[
     assert said.err == "glacic: no cgroups\n"
 
 
+def test_a_default_limit_is_told_whether_or_not_a_unit_has_it_now(
+    fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    default = {"per": "unit", "upload": None, "download": 6_250_000, "engine": "auto", "traffic": "all"}
+    fake.answers["limits.list"] = {"limits": [], "mount": None, "default": default, "trouble": ""}
+    assert limits(fake, "list") == 0
+    said = "every unit without a limit of its own, each by itself: download 5.96 MiB/s (50 Mbit/s)\n"
+    assert capsys.readouterr().out.endswith(said)
+
+
 def test_one_limit_is_shown_with_what_it_cannot_do(fake: Any, row: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake.answers["limits.show"] = lambda args: {**row(args["name"]), "cannot": ["sockets from before pass"]}
     assert limits(fake, "show", "backup") == 0

@@ -142,8 +142,11 @@ def test_words_that_cannot_be_understood(service: Any, words: list[str], says: s
 def test_a_small_rate_is_warned_of(service: Any, capsys: Any) -> None:
     assert limits(service, "set", "backup", "--download", "10 KiB/s", "--json") == 0
     said = capsys.readouterr()
-    assert "download: the kernel's packets are up to 64 KiB" in said.err
-    assert json.loads(said.out)["saved"] is None
+    says = "download is less than 50 KiB/s, and held roughly: the kernel's packets are up to 64 KiB"
+    assert said.err.startswith(f"glacic: warning: {says}")
+    answer = json.loads(said.out)
+    assert answer["saved"] is None
+    assert [sentence.startswith(says) for sentence in answer["warnings"]] == [True]
 
 
 def test_a_unit_that_looks_like_a_slip_is_warned_of(service: Any, row: Any, capsys: Any, monkeypatch: Any) -> None:
@@ -153,7 +156,7 @@ def test_a_unit_that_looks_like_a_slip_is_warned_of(service: Any, row: Any, caps
     service.answers["limits.set"] = lambda args: row(**args, state="waiting", why="it does not run")
     assert limits(service, "set", "ngnix.service", "--upload", "1 mbit") == 0
     said = capsys.readouterr()
-    assert said.err == "glacic: this machine has no unit ngnix.service: did you mean nginx.service?\n"
+    assert said.err == "glacic: warning: this machine has no unit ngnix.service: did you mean nginx.service?\n"
     assert "(it waits: it does not run)" in said.out
     assert limits(service, "set", "x", "--cgroup", "ngnix.service", "--upload", "1 mbit") == 0
     service.answers["limits.set"] = lambda args: row(**args, state="active")
@@ -219,6 +222,16 @@ def test_clear(service: Any, config: Path, capsys: Any) -> None:
     assert config.read_text() == '# mine\nzone "lan" { interface = "lan0" }\n'
     assert limits(service, "clear", "backup", "--save", "--json") == 0  # set at run time alone
     assert json.loads(capsys.readouterr().out) == {"cleared": "backup", "saved": None}
+
+
+def test_what_is_cleared_already_can_be_taken_out_of_the_file_still(service: Any, config: Path) -> None:
+    service.answers["limits.list"]["limits"] = []
+    config.write_text(f'{CONFIG}zone "lan" {{ interface = "lan0" }}\n')
+    assert limits(service, "clear", "backup", "--save") == 0
+    assert config.read_text() == '# mine\nzone "lan" { interface = "lan0" }\n'
+    assert service.args("limits.clear") == []
+    assert limits(service, "clear", "backup", "--save") == 0  # which is the service's to refuse
+    assert len(service.args("limits.clear")) == 1
 
 
 def test_a_request_becomes_the_attributes_that_the_request_means() -> None:

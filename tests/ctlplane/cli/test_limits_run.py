@@ -150,7 +150,8 @@ def test_a_limit_that_is_refused_keeps_the_command_from_running(run: Run, servic
 
     service.answers["limits.set"] = refuse
     done = run(*RATE, "--", "touch", str(tmp_path / "begun"))
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (4, "glacic: no engine can")
+    assert (done.returncode, done.stderr) == (4, "glacic: no engine can\n")
+    assert service.args("limits.clear") == []
     assert not (tmp_path / "begun").exists()
 
 
@@ -263,8 +264,19 @@ def test_a_service_that_has_gone_fails_no_command_that_has_run(run: Run, service
     [
         (["--", "true"], 2, "say --upload, --download or both"),
         ([*RATE, "--name", "backup", "--", "true"], 2, "there is a limit backup already"),
-        ([*RATE, "--", "no-such-command-here"], 1, "there is no command no-such-command-here"),
-        ([*RATE], 2, "required: COMMAND"),
+        ([*RATE, "--", "no-such-command-here"], 127, "there is no command no-such-command-here"),
+        ([*RATE, "--", "/no/such/command"], 127, "there is no command /no/such/command"),
+        ([*RATE, "--", "/etc/passwd"], 126, "/etc/passwd is no program"),
+        ([*RATE, "--", "/etc"], 126, "/etc is no program"),
+        ([*RATE, "--", ""], 127, "there is no command"),
+        ([*RATE], 2, "say which command"),
+        ([*RATE, "--"], 2, "say which command"),
+        ([*RATE, "--unit", "x.service", "--", "true"], 2, "unrecognized arguments: --unit"),
+        ([*RATE, "--name", "a\nb", "--", "true"], 2, "control characters"),
+        ([*RATE, "--name", "", "--", "true"], 2, "an empty name"),
+        ([*RATE, "--name", "default:x.service", "--", "true"], 2, "a bucket that default_limit makes"),
+        ([*RATE, "--interface", "eth0", "--", "true"], 2, "--interface cannot apply to engine auto"),
+        ([*RATE, "--engine", "police", "--", "true"], 2, "engine police limits everybody on an interface"),
         (["--download", "none", "--", "true"], 2, "leave it out for no limit"),
     ],
 )
@@ -272,7 +284,14 @@ def test_what_cannot_be_run(run: Run, service: Any, words: list[str], code: int,
     done = run(*words)
     assert done.returncode == code
     assert says in done.stderr
+    assert "is not cleared" not in done.stderr
     assert service.args("limits.set") == []
+
+
+def test_options_behind_the_command_are_its_own(run: Run, service: Any) -> None:
+    done = run(*RATE, "sh", "-c", 'echo "$@"; exit 5', "sh", "--upload", "--", "x")
+    assert (done.returncode, done.stdout) == (5, "--upload -- x\n")
+    assert service.args("limits.set")[0]["upload"] is None
 
 
 def test_a_file_that_is_no_program_is_told(run: Run, tmp_path: Path) -> None:
