@@ -9,7 +9,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check bench bench-quick faults fuzz vm install uninstall deb lock clean
+.PHONY: help setup demo test lint check bench bench-limits bench-quick faults fuzz vm install uninstall deb lock clean
 
 help: ## this text
 	@echo 'make TARGET, where TARGET is one of:'
@@ -32,11 +32,14 @@ lint: setup ## format, lint, types
 
 check: lint test ## the gate: format, lint, types, tests
 
-bench bench-quick: export PYTHONSAFEPATH = 1 # it is the wheel that is measured, not the source tree
+bench bench-limits bench-quick: export PYTHONSAFEPATH = 1 # it is the wheel that is measured, not the source tree
 
 bench: setup ## measure everything beside what people use today, into docs/benchmarks.md (root); ROWS="queue" for some
 	@tools/bench-packages
 	@$(BIN)/python bench/main.py $(if $(ROWS),--only $(ROWS))
+
+bench-limits: setup ## the part of it that is about bandwidth limits: fails where a rate is out of bounds (root; half an hour)
+	@$(BIN)/python bench/main.py --only limits limits-vm limits-idle --judge limits limits-vm
 
 bench-quick: setup ## a minute's worth of it: fails where something has become twice as slow as it should be
 	@$(BIN)/python bench/main.py --quick

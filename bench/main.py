@@ -5,6 +5,7 @@
     python -P bench/main.py --rounds 2 --seconds 1 a trial, into build/bench/trial
     python -P bench/main.py --report              writes the report anew from what was measured
     python -P bench/main.py --quick               the guard: a few ratios against bounds, exit 1 where one is lost
+    python -P bench/main.py --only limits --judge limits       exit 1 also where a target of these modules is missed
 
 -P: the installed Glacic is measured, not the source tree beside this file (`python -m bench.main` measures that).
 """
@@ -36,7 +37,7 @@ from glacic.errors import GlacicError  # noqa: E402
 # The order of the report. Modules that are not named here come behind, by name.
 ORDER = (
     *("queue", "queues", "first_packet", "load", "learning", "scaling_flows", "kernel", "rulepath", "logpath"),
-    *("log-to-element", "opensnitch", "start", "commands", "control"),
+    *("log-to-element", "opensnitch", "start", "commands", "control", "limits", "limits-vm", "limits-idle"),
 )
 
 
@@ -71,7 +72,12 @@ def main(words: Sequence[str]) -> int:
     _say(f"The report is {path.relative_to(ROOT)}.")
     if failed:
         _say(f"Not measured: {', '.join(failed)}.")
-    return 1 if failed else 0
+    missed = [
+        row for name in asked.judge for row in (measured[name].rows if name in measured else ()) if row.met is False
+    ]
+    for row in missed:
+        _say(f"{row.name} is missed: {row.note}")
+    return 1 if failed or missed else 0
 
 
 def quick(chosen: Sequence[Measuring]) -> int:
@@ -105,6 +111,7 @@ def quick(chosen: Sequence[Measuring]) -> int:
 def _parse(words: Sequence[str], names: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="Measures Glacic beside what people use today.")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=", ".join(names))
+    parser.add_argument("--judge", nargs="+", metavar="NAME", choices=names, default=[], help="exit 1 if one misses")
     parser.add_argument("--quick", action="store_true", help="a few ratios against bench/bounds.json")
     parser.add_argument("--report", action="store_true", help="write the report, measure nothing")
     parser.add_argument("--rounds", type=int, default=FULL.rounds)

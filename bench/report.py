@@ -30,7 +30,8 @@ BARS = (
 
 _HOW = """\
 `make bench` measures all of this anew (as root, on Linux; some of the contestants are Debian packages that it names),
-and writes this file. `make bench-quick` is the guard: under a minute, a few ratios against bounds (bench/bounds.json).
+and writes this file. `make bench-limits` does so for bandwidth limits alone, and fails where a rate is out of bounds.
+`make bench-quick` is the guard: under a minute, a few ratios against bounds (bench/bounds.json).
 
 ## How it is measured
 

@@ -71,4 +71,18 @@ TARGETS = (
     Target("compile-render-1000-rules", "compile + render of 1,000 rules alone", "<= 0.3 s"),
     Target("stats-command", "`glacic stats`, whole process", "<= 0.15 s"),
     Target("replay-throughput", "`glacic replay` of a capture, packets/s, new flows rare", ">= 300,000"),
+    Target(
+        "limits-steady",
+        "bandwidth limits: what is achieved of one after two seconds, all kinds of traffic, both directions",
+        "90-105 % from 1 MiB/s up, 90-110 % at 50 KiB/s",
+        shown=9,
+    ),
+    Target("limits-vm-steady", "the same by traffic control, on a stock kernel in a virtual machine", "70-115 %"),
+    Target(
+        "limits-idle-upload",
+        "a 64-byte datagram sent by a cgroup without a limit, 100 others having one",
+        "<= 1.02 x",
+        shown=3,
+    ),
+    Target("limits-idle-download", "the same, received", "<= 1.02 x", shown=3),
 )

@@ -74,7 +74,7 @@ def test_both_directions_and_both_families_of_a_cgroup_are_counted_and_no_others
 def test_what_is_over_the_rate_is_thrown_away_and_counted(wire: Wire) -> None:
     engine = wire.engine()
     engine.put([item("a", wire.folder.make("a.service"), upload=1000)])
-    wire.run("a.service", DATAGRAMS, V4, "3000")  # of 128 bytes with their headers; the bucket is 1000 + 128 KiB
+    wire.run("a.service", DATAGRAMS, V4, "3000")  # of 128 bytes with their headers; the bucket is 128 KiB
     counted = engine.counters()["a", UPLOAD]
     assert counted.packets + counted.dropped_packets == 3000
     assert counted.bytes == counted.packets * 128

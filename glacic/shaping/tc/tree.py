@@ -28,6 +28,7 @@ _MIN_BURST = 32 << 10  # bytes: HTB lets a larger packet go too, and makes the n
 _BURST_S = 0.05  # how late a queue may be served without losing rate
 _QUANTUM = range(1514, 200_000)  # bytes that a class sends before the next one's turn (HTB warns of others)
 _MIN_QUEUE = 128 << 10  # bytes: two of the largest packets
+_MAX_QUEUE = 1 << 30  # what a message to bfifo can say has 31 bits
 _QUEUE_S = 0.5
 
 
@@ -147,5 +148,5 @@ def _bucket(minor: int, parent: int, rate: int, *, queue: bool) -> Bucket:
         ceil=rate,
         burst=_LENT_BURST if parent else burst,
         ceil_burst=burst,
-        queue=max(_MIN_QUEUE, int(rate * _QUEUE_S)) if queue else 0,
+        queue=min(max(_MIN_QUEUE, int(rate * _QUEUE_S)), _MAX_QUEUE) if queue else 0,
     )

@@ -69,7 +69,7 @@ def test_the_largest_packets_and_a_late_timer_cost_no_rate(rate: int) -> None:
     one = item("a", upload=rate)
     (bucket,) = tree.buckets([one], numbered(one), UPLOAD).values()
     assert bucket.burst >= rate // 20
-    assert bucket.queue >= 128 * KIB
+    assert 128 * KIB <= bucket.queue < 1 << 31  # what bfifo can be told
     assert bucket.burst / rate < 60  # seconds: the kernel's 32 bits of 64 ns hold 274
     assert 1514 <= bucket.quantum <= 200_000
 
