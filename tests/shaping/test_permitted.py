@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import subprocess
 import sys
+from pathlib import Path
 
 from glacic.shaping.engine import DOWNLOAD, UPLOAD
 from glacic.shaping.permitted import bpf_refusal, permitted
