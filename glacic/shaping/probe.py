@@ -64,16 +64,19 @@ def keep(path: Path, rows: Iterable[Row]) -> None:
         }
         for row in rows
     ]
-    _write(path, merged)
+    _write(path, merged, _now())
 
 
 def measured(path: Path, results: Iterable[Row]) -> None:
-    """Put what a self-test has measured (rows with "engine", "direction", "ratio") into the table that is there."""
-    ratios = {(row["engine"], row["direction"]): row["ratio"] for row in results if row["ratio"] is not None}
-    _write(
-        path,
-        [{**row, "accuracy": ratios.get((row["engine"], row["direction"]), row["accuracy"])} for row in kept(path)],
-    )
+    """Put what a self-test has measured (its rows) into the table. What was not tried before has its row from that."""
+    rows = {(row["engine"], row["direction"]): row for row in kept(path)}
+    for result in results:
+        key = result["engine"], result["direction"]
+        tried = {"available": result["available"], "missing": result["missing"], "per_cgroup": None}
+        row = rows.setdefault(key, dict(zip(_NAMES[:2], key, strict=True)) | tried | {"accuracy": None})
+        if result["ratio"] is not None:
+            rows[key] = row | {"accuracy": result["ratio"]}
+    _write(path, list(rows.values()), _tried(path))
 
 
 def kept(path: Path) -> list[Row]:
@@ -88,11 +91,8 @@ def kept(path: Path) -> list[Row]:
 
 
 def recent(path: Path) -> bool:
-    """Whether this version of Glacic has written it since the machine was booted."""
-    try:
-        return bool(kept(path)) and json.loads(path.read_text())["tried"] == _now()
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    """Whether this version of Glacic has tried all of them since the machine was booted."""
+    return bool(kept(path)) and _tried(path) == _now()
 
 
 class Kept:
@@ -121,10 +121,18 @@ def available(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
     return {(row["engine"], row["direction"]): row["missing"] for row in rows}
 
 
-def _write(path: Path, rows: list[Row]) -> None:
+def _tried(path: Path) -> str:
+    """When all of them were tried last; "" where they were not."""
+    try:
+        return str(json.loads(path.read_text())["tried"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _write(path: Path, rows: list[Row], tried: str) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        table = {"kernel": _kernel(), "tried": _now(), "engines": rows}
+        table = {"kernel": _kernel(), "tried": tried, "engines": rows}
         beside.write_text(json.dumps(table, indent=1) + "\n")
         beside.replace(path)
     except OSError as error:

@@ -26,6 +26,12 @@ def _row(**more: Any) -> dict[str, Any]:
     return {**row, **more}
 
 
+def _result(ratio: float | None = None, **more: Any) -> dict[str, Any]:
+    """A row of the self-test."""
+    row = {"engine": "nft", "direction": UPLOAD, "target": 1000, "achieved": ratio and 1000 * ratio, "ratio": ratio}
+    return {**row, "available": True, "missing": "", **more}
+
+
 def test_every_engine_is_tried_in_both_directions_within_seconds() -> None:
     begun = time.monotonic()
     rows = probe.table()
@@ -81,14 +87,23 @@ def test_what_limits_everybody_is_available_and_not_per_cgroup(direction: str) -
 def test_the_table_is_kept_with_the_accuracy_that_was_measured_last(tmp_path: Path) -> None:
     path = tmp_path / probe.FILE
     probe.keep(path, [_row(), _row(direction=DOWNLOAD)])
-    probe.measured(
-        path,
-        [{"engine": "nft", "direction": UPLOAD, "ratio": 0.98}, {"engine": "bpf", "direction": UPLOAD, "ratio": 1.0}],
-    )
+    assert probe.recent(path)
+    probe.measured(path, [_result(ratio=0.98), _result(direction=DOWNLOAD, ratio=None)])
     assert probe.kept(path) == [_row(accuracy=0.98), _row(direction=DOWNLOAD)]
+    assert probe.recent(path)
     probe.keep(path, [_row(available=False, missing="gone")])
     assert probe.kept(path) == [_row(available=False, missing="gone", accuracy=0.98)]
     assert [entry.name for entry in tmp_path.iterdir()] == [probe.FILE]
+
+
+def test_what_a_self_test_found_is_kept_also_where_nothing_was_tried_and_the_rest_is_still_to_be_tried(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / probe.FILE
+    probe.measured(path, [_result(ratio=0.98), _result(engine="shape", available=False, missing="no ifb")])
+    missing = _row(engine="shape", available=False, missing="no ifb", per_cgroup=None)
+    assert probe.kept(path) == [_row(accuracy=0.98, per_cgroup=None), missing]
+    assert not probe.recent(path)
 
 
 def test_what_another_kernel_could_do_is_not_known_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from glacic.config.rates import rate_text
 from glacic.ctlplane.cli import limits_change, limits_run, limits_watch
 from glacic.ctlplane.cli.options import Options, add_common, say, table, warn
-from glacic.errors import KernelRefused, UsageError
+from glacic.errors import GlacicError, KernelRefused, UsageError
 
 DIRECTIONS = ("upload", "download")
 FAIR = (0.9, 1.1)  # achieved / target: what an engine may be off by, in the self-test
@@ -50,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     test.add_argument(
         "--rate", type=limits_change.rate, default=1 << 20, metavar="RATE", help='the target (default "1 MiB/s")'
     )
-    test.add_argument("--keep", action="store_true", help="keep the accuracies beside what `engines --keep` has kept")
     test.set_defaults(run=run_self_test)
     add_common(test)
 
@@ -185,10 +184,13 @@ def run_self_test(arguments: argparse.Namespace, options: Options) -> int:
     wanted = {engine: MAKERS[engine] for engine in arguments.engine or MAKERS}
     makers = {engine: lambda made, make=make: make(lambda: made.mount) for engine, make in wanted.items()}
     rows = selftest.run(makers, arguments.seconds, arguments.rate)
-    if arguments.keep:
+    if options.state_dir.is_dir():
         from glacic.shaping import probe
 
-        _keep(options, lambda: probe.measured(options.state_dir / probe.FILE, rows))
+        try:
+            _keep(options, lambda: probe.measured(options.state_dir / probe.FILE, rows))
+        except GlacicError as error:
+            warn(str(error))
     if options.json:
         options.emit({"results": rows})
     else:

@@ -131,7 +131,7 @@ def test_what_is_kept_is_where_the_service_reads_it(engines: Any, selftest: Any,
     assert main(["limits", "engines", "--keep", "--state-dir", str(tmp_path)]) == 0
     assert probe.kept(tmp_path / probe.FILE)[:1] == engines[:1]
     selftest.rows[0] |= {"direction": "download", "ratio": 0.971}
-    assert main(["limits", "self-test", "--keep", "--state-dir", str(tmp_path)]) == 0
+    assert main(["limits", "self-test", "--state-dir", str(tmp_path)]) == 0
     capsys.readouterr()
     assert main(["limits", "engines", "--state-dir", str(tmp_path)]) == 0
     assert "97.1%" in capsys.readouterr().out
