@@ -166,7 +166,7 @@ def story(packages: list[Path], pytestconfig: pytest.Config) -> Story:
         _rebooted_broken(see)
         configure("the mistake mended", LEARNING)
         _upgraded_and_removed(see, second)
-    for name in ("exposure", "exposure of the boot unit"):
+    for name in ("exposure", "exposure of the boot unit", "exposure of the engines unit"):
         say(told.output(name).splitlines()[-1])
     return told
 
@@ -322,6 +322,31 @@ for i in $(seq 400); do now=$(systemctl show -P MainPID glacic.service)
 sleep 1; now; sleep 3; now
 """
 SHOWN = "glacic limits show flood --json"
+# The engines that work on an interface, with no more rights than the unit gives.
+SHAPED = """
+cat > /run/shaped.py << 'END'
+import sys
+sys.path.insert(0, "/usr/lib/glacic")
+from glacic.firewall.nft import Libnftables
+from glacic.shaping import cgroups
+from glacic.shaping.engine import Item
+from glacic.shaping.tc.police import Police
+from glacic.shaping.tc.shape import Shape
+hierarchy = cgroups.find()
+item = Item(name="try", cgroup=hierarchy.cgroup("flood.slice"), upload=100_000, download=100_000, interface="lan0")
+for engine in (Shape(Libnftables(), mount=lambda: hierarchy.mount), Police()):
+    engine.put([item])
+    print("held by", engine.name, *(direction for _, direction in sorted(engine.counters())))
+    engine.remove()
+END
+sed -E -e '/^(Type|ExecReload|Restart|RuntimeDirectory|StateDirectory|WatchdogSec|Wants)/d' \\
+    -e 's|^ExecStart=.*|Type=oneshot\\nExecStart=/usr/bin/python3 -I /run/shaped.py|' \\
+    /lib/systemd/system/glacic.service > /run/systemd/system/shaped.service
+systemctl daemon-reload
+systemctl start shaped.service
+journalctl --no-pager -o cat -u shaped.service | grep -E 'held by|rror'
+tc qdisc show dev lan0; ip -brief link show type ifb
+"""
 
 
 def _limited(guest: Machine, see: See, configure: Callable[[str, str], None]) -> None:
@@ -331,12 +356,15 @@ def _limited(guest: Machine, see: See, configure: Callable[[str, str], None]) ->
     configure("a limit", LIMITED)
     see("the reload with a limit", "systemctl reload glacic.service")
     see("the engines", TRIED)
+    see("exposure of the engines unit", "systemd-analyze security --no-pager glacic-engines.service")
     see("the restarts", RESTARTED, 600)
     see("the limit after the restarts", SHOWN)
     see("the bytes after the restarts", "nft -j list counters table inet watch")
     see("killed under an nft limit", KILLED)
     see("the flood ended", "systemctl stop flood.service")
     see("the nft limit after the kill", SHOWN)
+    see("the qdiscs before", "tc qdisc show dev lan0")
+    see("shaped with the rights of the unit", SHAPED)
     configure("a limit in eBPF", LIMITED.replace('download = "100 KiB/s"', 'engine = "bpf"'))
     see("the reload with a limit in eBPF", "systemctl reload glacic.service")
     see("eBPF without the right", SHOWN)

@@ -59,6 +59,12 @@ def test_the_drop_in_gives_the_right_and_a_limit_that_is_gone_leaves_nothing(sto
     assert story.output("left of the limits") == ""
 
 
+def test_the_unit_has_the_rights_to_shape_and_police_and_an_interface_is_given_back(story: Story) -> None:
+    *held, qdiscs = story.output("shaped with the rights of the unit").splitlines()
+    assert held == ["held by shape download upload", "held by police download upload"]
+    assert qdiscs.strip() == story.output("the qdiscs before")
+
+
 @pytest.mark.parametrize("direction", ["upload", "download"])
 def test_a_unit_restarted_100_times_under_load_gets_little_through_without_its_limit(
     story: Story, direction: str
