@@ -1,8 +1,8 @@
 """Limits, step 2, continued: what this very process may use of the engines that work here.
 
-The probe runs with rights that a hardened service does not have (deploy/glacic.service). What it finds is what the kernel
-can do; an engine that the service may not use is "missing" to it all the same, and `auto` must not choose it. Of the
-engines bpf alone takes more than the CAP_NET_ADMIN that the service always has: CAP_BPF and the system call.
+The probe runs with rights that a hardened service does not have (deploy/glacic.service). What it finds is what the
+kernel can do; an engine that the service may not use is "missing" to it all the same, and `auto` must not choose it.
+Of the engines bpf alone takes more than the CAP_NET_ADMIN that the service always has: CAP_BPF and the system call.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _BPF = "bpf"
 
 @functools.cache
 def bpf_refusal() -> str:
-    """Why this process may hold no limits in eBPF, "" where it may: a map and programs are loaded, and gone again. Asked
-    once, since a process is given no rights later."""
+    """Why this process may hold no limits in eBPF, "" where it may: a map and programs are loaded, and gone again.
+    Asked once, since a process is given no rights later."""
     try:
         made = bucket.create()
         try:

@@ -140,6 +140,8 @@ def _make(mount: Path) -> Scratch:
             _unshare()
             theirs.sendall(b"\n")
             serve(theirs, lambda: _up(_FAR_INTERFACE, THERE))
+        except BaseException:  # nobody above will report it
+            traceback.print_exc()
         finally:
             os._exit(0)
     theirs.close()

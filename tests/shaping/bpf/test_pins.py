@@ -89,7 +89,7 @@ def test_somebody_elses_map_in_our_folder_is_neither_opened_nor_removed(tmp_path
 
 
 def test_without_the_folder_it_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(KernelRefused, match="No such file or directory; .*mount -t bpf bpf"):
+    with pytest.raises(KernelRefused, match=r"No such file or directory; .*mount -t bpf bpf"):
         Pins(tmp_path / "not" / "there").keep_map("backup", 0)
 
 
