@@ -182,6 +182,20 @@ def test_a_default_limit_is_for_the_units_without_one(folder: Slice) -> None:
     running(limits, story)
 
 
+def test_a_directory_that_has_no_units_name_gets_no_default_limit(folder: Slice) -> None:
+    engine = Notes()
+    limits = managed(folder, engine)
+
+    async def story() -> None:
+        await limits.configure(config(default=DefaultLimit(download=7)))
+        folder.make("\udcff.service")  # bytes that are no text: an engine has no name for it
+        folder.make("a.service")
+        await until(lambda: "default:a.service" in engine.names())
+        assert engine.names() == ["default:a.service"]
+
+    running(limits, story)
+
+
 def test_what_is_set_holds_over_the_file_until_it_is_cleared_or_the_file_says_the_same(folder: Slice) -> None:
     engine = Notes()
     limits = managed(folder, engine)
