@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -136,7 +136,8 @@ class Service:
                     asyncio.create_task(self._successor.run()),
                     asyncio.create_task(self.changes.keep_boot_script()),
                 ]
-                watching += [asyncio.create_task(self._keep_hours()), asyncio.create_task(self.limits.run())]
+                keeping = hours.keep(self._timed, self.nft, self.changing)
+                watching += [asyncio.create_task(keeping), asyncio.create_task(self.limits.run())]
                 if interval_s := sdnotify.watchdog_interval_s():
                     watching.append(asyncio.create_task(sdnotify.feed_watchdog(interval_s)))
                 await asyncio.wait({stopped, *watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -219,6 +220,7 @@ class Service:
             "replaced": self.table.replaced,
             "policies": len(self.config.policies),
             "learning_policies": len(learning),
+            "limits": len(self.config.limits) + (self.config.default_limit is not None),
         }
 
     def begin_restoring(self) -> None:
@@ -368,11 +370,8 @@ class Service:
         self._audit("stop")
         _log.info("stopped", ruleset="left in force" if self.applied else "not ours")
 
-    def _keep_hours(self) -> Coroutine[Any, Any, None]:
-        def timed() -> Config | None:
-            return self.config if self.applied and not self.changes.panicking else None
-
-        return hours.keep(timed, self.nft, self.changing)
+    def _timed(self) -> Config | None:
+        return self.config if self.applied and not self.changes.panicking else None
 
     def _reload_soon(self) -> None:
         async def reload() -> None:
