@@ -23,7 +23,7 @@ MOUNTS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")  # where cgroup2 is, on hy
 
 WITH_PROCESSES = ("service", "scope", "mount")  # a mount has those of its file system in user space
 _WITHOUT = ("automount", "device", "path", "socket", "swap", "target", "timer")
-_VALID = re.compile(r"[A-Za-z0-9:_.\\@-]+", re.ASCII)  # VALID_CHARS of systemd, basic/unit-name.c
+VALID = re.compile(r"[A-Za-z0-9:_.\\@-]+", re.ASCII)  # VALID_CHARS of systemd, basic/unit-name.c
 
 
 def unit(text: str) -> str:
@@ -37,7 +37,7 @@ def unit(text: str) -> str:
     if suffix in _WITHOUT and dot:
         raise Invalid(f'a {suffix} has no processes: "{text}"', f'name what it starts, "{stem}.service"')
     if not dot or suffix not in WITH_PROCESSES:
-        if _VALID.fullmatch(text):
+        if VALID.fullmatch(text):
             meant = closest(suffix, WITH_PROCESSES) if dot else []
             advice = f'did you mean "{stem}.{meant[0]}"?' if meant else f'write "{text}.service", with its suffix'
             raise Invalid(f'"{text}" is not the name of a unit', advice)
@@ -54,7 +54,7 @@ def slice_name(text: str) -> str:
     if not dot or suffix != "slice":
         if dot and suffix in WITH_PROCESSES:
             raise Invalid(f'"{text}" is no slice', f'write unit = "{text}"')
-        known = _VALID.fullmatch(text) is not None and "@" not in text
+        known = VALID.fullmatch(text) is not None and "@" not in text
         raise Invalid(
             f'"{text}" is not the name of a slice',
             f'write "{text}.slice", with its suffix' if known else _unit_advice(text),
@@ -67,7 +67,7 @@ def slice_name(text: str) -> str:
 
 
 def _unit_name(text: str, stem: str) -> str:
-    if not stem or not _VALID.fullmatch(text):
+    if not stem or not VALID.fullmatch(text):
         raise Invalid(f'"{text}" is not the name of a unit', _unit_advice(text))
     if stem.endswith("@"):
         raise Invalid(

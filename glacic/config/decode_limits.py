@@ -97,5 +97,8 @@ def one_interface(text: str) -> str:
 def limit_name(text: str) -> str:
     """What a limit can be called."""
     if text.startswith(RESERVED):
-        raise Invalid(f'"{text}" is the name of a bucket that default_limit makes', "choose another")
+        raise Invalid(
+            f'"{text}" is the name of a bucket that default_limit makes',
+            f'choose another, as "{text.removeprefix(RESERVED) or "backup"}"',
+        )
     return values.name(text, RULE_NAME_MAX)

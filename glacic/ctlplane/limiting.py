@@ -78,6 +78,7 @@ class Limiting:
         self._follower: Follower | None = None
         self._ways: frozenset[str] = frozenset()
         self._items: tuple[Item, ...] = ()
+        self._refusing: set[str] | None = set()  # engines that have just refused; None: it did not come to that
         self._shares: dict[str, tuple[Item, ...]] = {}  # what each engine was told last
         self._changing = asyncio.Lock()  # what is wanted; around the next one
         self._writing = asyncio.Lock()  # what is in force
@@ -112,7 +113,7 @@ class Limiting:
             for other in self.wanted().values():
                 if other.name != limit.name and (both := clash(limit, other)):
                     raise GlacicError(f'limit "{other.name}" is for {both} already: set that one, or clear it first')
-            await self._change({**self._set, limit.name: limit}, _without(self._cleared, limit.name))
+            await self._change({**self._set, limit.name: limit}, _without(self._cleared, limit.name), limit)
 
     async def clear(self, name: str) -> None:
         """No such limit until the next start. Raises GlacicError; then it is as it was."""
@@ -185,41 +186,66 @@ class Limiting:
             by_name.setdefault(name, {})[direction] = each
         return [replace(one, counted=by_name.get(one.limit.name, {})) for one in found]
 
-    async def _change(self, set_: dict[str, Limit], cleared: dict[str, Limit]) -> None:
-        before = self._set, self._cleared
+    async def _change(self, set_: dict[str, Limit], cleared: dict[str, Limit], new: Limit | None = None) -> None:
+        """new: what is to be held; None where a limit is to go. Trouble that others had before is no reason against
+        it."""
+        before, troubled = (self._set, self._cleared), bool(self.trouble)
         self._set, self._cleared = set_, cleared
         try:
             await self._put()
         except GlacicError:
+            if troubled and (
+                new is None or (self._refusing is not None and not self._refusing & self._engines_of(new))
+            ):
+                await self.hold()
+                return
             self._set, self._cleared = before
             await self.hold()
             raise
+        if troubled:  # it may be over
+            await self.hold()
+
+    def _engines_of(self, limit: Limit) -> frozenset[str]:
+        chosen = choose(limit.engine, self.available)
+        return frozenset(
+            name for rate, name in ((limit.upload, chosen.upload), (limit.download, chosen.download)) if rate
+        )
 
     async def _put(self) -> None:
         """Raises GlacicError."""
         async with self._writing:
             limits = tuple(self.wanted().values())
             items: tuple[Item, ...] = ()
+            self._refusing = None
             if limits or self.default_limit is not None:
                 items = plan(limits, self.default_limit, self._followed(limits).tree)
             else:
                 self._unfollow()
             shares = self._shared_out(items)
-            both = handed_over(self._shares, shares)
-            refused: GlacicError | None = None
-            lost: set[str] = set()
-            for name in self._engines:
-                try:
-                    await self._tell(name, both[name])
-                except GlacicError as error:  # the others' limits hold all the same
-                    refused = refused or error
-                    lost |= {item.name for item in shares[name]}
+            before = dict(self._shares)
+            refusals = await self._tell_all(handed_over(before, shares))
+            self._refusing = set(refusals)
+            # What another one has now is let go; not what one would have that has refused.
+            refusals |= await self._tell_all(handed_over(before, shares, by=refusals), but=refusals)
+            lost = {item.name for name in refusals for item in shares[name]}
             self._items = tuple(item for item in items if item.name not in lost)
-            if refused is not None:
-                raise refused
-            for name in self._engines:  # what another one has now is let go
-                if both[name] != shares[name]:
-                    await self._tell(name, shares[name])
+            for error in refusals.values():
+                raise error
+
+    async def _tell_all(
+        self, shares: Mapping[str, tuple[Item, ...]], but: Mapping[str, GlacicError] | None = None
+    ) -> dict[str, GlacicError]:
+        """Engine -> what it has against its share. but: those that are not asked, in a second round, in which only
+        those are whose share is another one now."""
+        refusals: dict[str, GlacicError] = {}
+        for name in self._engines:
+            if but is not None and (name in but or self._shares.get(name) == shares[name]):
+                continue
+            try:
+                await self._tell(name, shares[name])
+            except GlacicError as error:  # the others' limits hold all the same
+                refusals[name] = error
+        return refusals
 
     async def _tell(self, name: str, items: tuple[Item, ...]) -> None:
         """Have an engine hold these. Raises GlacicError."""
@@ -249,9 +275,11 @@ class Limiting:
 
     def _why(self, limit: Limit, items: Mapping[str, Item]) -> str:
         """Why it waits; "" where it does not."""
-        tree = self._follower.tree if self._follower is not None else {}
         if limit.name in items:
             return ""
+        if self._follower is None and self.trouble:
+            return self.trouble
+        tree = self._follower.tree if self._follower is not None else {}
         if limit.kind == LimitKind.CGROUP and limit.target not in tree:
             return "there is no such cgroup now"
         if limit.kind != LimitKind.CGROUP and limit.target not in cgroups.units(tree):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -40,6 +40,7 @@ from glacic.ctlplane.server import Server, make_way
 from glacic.ctlplane.settings import Settings, settings_of, to_message
 from glacic.ctlplane.spawn import Spawned
 from glacic.ctlplane.startup import Choice, check_rights, choose, in_force, make_folder, only_one
+from glacic.ctlplane.successor import Successor
 from glacic.ctlplane.wish import Wish
 from glacic.errors import GlacicError, StoreError
 from glacic.firewall.apply import apply, check, prepare, unload
@@ -49,9 +50,6 @@ from glacic.firewall.shapes import Shape
 from glacic.learning.store import Store
 
 _log = logs.logger("service")
-
-BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0)  # before the n-th new worker in a row that did not last
-LASTED_S = 10.0
 
 
 def run(*, config_path: Path, state_dir: Path, socket_path: Path, apply_ruleset: bool, spawned: Spawned) -> int:
@@ -105,11 +103,12 @@ class Service:
         self.let_in = aftermath.Count()
         self.rescue = Rescue(nft)
         self.restoring = Restoring(self)
+        self._successor = Successor(self)
         self.changing = asyncio.Lock()
         self._choice = choice or Choice(config, {})
         self.changes = Changes(self, Revisions(state_dir), choice=self._choice)
         self._shapes: dict[str, frozenset[Shape]] = {}  # of the learned sets in the ruleset in force
-        self._sound = asyncio.Event()  # whether there is a configuration that a worker may run
+        self.sound = asyncio.Event()  # whether there is a configuration that a worker may run
         self._stopping = asyncio.Event()
         self._broken = ""  # what is wrong with the file, where the service has started closed
         self.integrity = Integrity(self)
@@ -133,8 +132,12 @@ class Service:
                 start.cancel()
             else:
                 start.result()
-                watching = [asyncio.create_task(self._watch()), asyncio.create_task(self.changes.keep_boot_script())]
-                watching += [asyncio.create_task(self._keep_hours()), asyncio.create_task(self.limits.run())]
+                watching = [
+                    asyncio.create_task(self._successor.run()),
+                    asyncio.create_task(self.changes.keep_boot_script()),
+                ]
+                keeping = hours.keep(self._timed, self.nft, self.changing)
+                watching += [asyncio.create_task(keeping), asyncio.create_task(self.limits.run())]
                 if interval_s := sdnotify.watchdog_interval_s():
                     watching.append(asyncio.create_task(sdnotify.feed_watchdog(interval_s)))
                 await asyncio.wait({stopped, *watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,14 +157,14 @@ class Service:
 
     async def put_in_force(self, config: Config) -> None:
         """Another configuration, by the same road as at the start. Raises GlacicError; then nothing has changed."""
-        if not self._sound.is_set():  # there was none that could be run until now
+        if not self.sound.is_set():  # there was none that could be run until now
             await self._first_in_force(config)
             return
         await self._put_in_force(config)
 
     async def again(self) -> None:
         """What is in force once more, or closed once more; where the worker is in the way, without it."""
-        if not self._sound.is_set():
+        if not self.sound.is_set():
             await self._close(self._broken)
             return
         try:
@@ -174,7 +177,7 @@ class Service:
         """The service was closed until now, and had no worker. Raises GlacicError; then it is so still."""
         store, self.store = self.store, None  # of a configuration that may have had another database
         try:
-            await self._start_worker(config)
+            await self.start_worker(config)
             await self._put_in_force(config)
         except BaseException:
             self.store = store
@@ -186,8 +189,8 @@ class Service:
             store.close()
         await aftermath.settle(self)
         self._broken = ""
-        self._sound.set()
-        self._set_state("running")
+        self.sound.set()
+        self.set_state("running")
 
     async def put_in_force_without_worker(self, config: Config) -> None:
         """The kernel first; the worker is ended, and the next one is started with this configuration.
@@ -204,7 +207,7 @@ class Service:
         """Put what is in force in force once more: somebody has changed the table. Raises GlacicError."""
         async with self.changing:
             with self.integrity.restoring():
-                if self._sound.is_set():
+                if self.sound.is_set():
                     await self._put_in_force(self.changes.wanted())
                 else:
                     await self._close(self._broken)
@@ -217,13 +220,14 @@ class Service:
             "replaced": self.table.replaced,
             "policies": len(self.config.policies),
             "learning_policies": len(learning),
+            "limits": len(self.config.limits) + (self.config.default_limit is not None),
         }
 
     def begin_restoring(self) -> None:
         """Whoever holds `changing` ends the worker now, and the next one makes it run again. Raises GlacicError."""
-        if not self._sound.is_set() or self.state not in ("running", "degraded"):
+        if not self.sound.is_set() or self.state not in ("running", "degraded"):
             raise GlacicError(f"the service has no worker ({self.state}): mend that, or stop it, and restore then")
-        self._set_state(RESTORING)
+        self.set_state(RESTORING)
 
     def audited(self, action: str, args: dict[str, Any]) -> None:
         """The service did something by itself that people will ask about."""
@@ -241,15 +245,15 @@ class Service:
                 await self._close(broken)
             else:
                 try:
-                    await self._start_worker()
+                    await self.start_worker()
                     await self._put_in_force(self.config)
                 except GlacicError:
                     if self.applies and found is None:
                         await asyncio.to_thread(unload, self.nft)  # a failed start leaves no table of its own making
                     raise
                 await aftermath.settle(self)
-                self._sound.set()
-                self._set_state("running")
+                self.sound.set()
+                self.set_state("running")
             if self.applies:
                 await self.changes.started()
         sdnotify.notify("READY=1", f"STATUS={'in force' if self.state == 'running' else self.state}")
@@ -282,10 +286,11 @@ class Service:
         await self.limits.configure(self.config)
         with suppress(StoreError):  # there is none yet
             self.store = Store.open(Path(settings_of(self.config, (), self.state_dir).database), read_only=True)
-        self._set_state("degraded", f"closed for everything new: the configuration is broken: {broken}")
+        self.set_state("degraded", f"closed for everything new: the configuration is broken: {broken}")
         _log.error("the configuration is broken; what was in force before is, closed for everything new", error=broken)
 
-    async def _start_worker(self, config: Config | None = None) -> None:
+    async def start_worker(self, config: Config | None = None) -> None:
+        """A new one, which knows nothing yet. Raises GlacicError."""
         folder = Path(settings_of(config or self.config, (), self.state_dir).database).parent
         spawned, self._spawned = self._spawned, None
         self.worker = child.Worker(folder, spawned)
@@ -348,46 +353,9 @@ class Service:
     def _settings(self, config: Config) -> Settings:
         return settings_of(config, self.policies_of(config), self.state_dir)
 
-    async def _watch(self) -> None:
-        """Replace a worker that ended, for as long as the service runs."""
-        loop, short_lived = asyncio.get_running_loop(), 0
-        while True:
-            await self._sound.wait()
-            born = loop.time()
-            status = await self.worker.wait()
-            self.rescue.worker_ended(status)
-            if loop.time() - born >= LASTED_S:
-                short_lived = 0
-            if self.state == "running":  # else it says why there is no new one
-                silent = f"the worker was silent for {child.HUNG_S:g} s and was ended"
-                self._set_state("degraded", silent if self.worker.hung else f"the worker ended with status {status}")
-                _log.error("worker ended", reason=self.reason)
-            await asyncio.sleep(BACKOFF_S[min(short_lived, len(BACKOFF_S) - 1)])
-            short_lived += 1
-            await self._replace_worker()
-
-    async def _replace_worker(self) -> None:
-        async with self.changing:
-            try:
-                await self.worker.close()
-                self.settings_before, self.settings = self.settings, None
-                await asyncio.to_thread(self.rescue.check, self.config, self.state_dir)
-                await self._start_worker()
-                await self._put_in_force(self.changes.wanted())
-            except GlacicError as error:
-                self.settings = self.settings_before
-                if self.reason != str(error):  # it is tried again and again
-                    _log.error("worker not replaced; trying again", error=str(error))
-                self._set_state("degraded", str(error))
-                self.worker.kill()
-                return
-            await aftermath.settle(self)
-            self._set_state("running")
-            _log.info("worker replaced", worker=self.worker.pid)
-
     async def _stop(self) -> None:
         """A clean stop: what was learned is written, the ruleset stays as it is."""
-        self._set_state("stopping")
+        self.set_state("stopping")
         sdnotify.notify("STOPPING=1")
         with suppress(TimeoutError):  # a reload that is under way comes to its end first, and nobody begins another
             await asyncio.wait_for(self.changing.acquire(), child.STOP_S)
@@ -402,11 +370,8 @@ class Service:
         self._audit("stop")
         _log.info("stopped", ruleset="left in force" if self.applied else "not ours")
 
-    def _keep_hours(self) -> Coroutine[Any, Any, None]:
-        def timed() -> Config | None:
-            return self.config if self.applied and not self.changes.panicking else None
-
-        return hours.keep(timed, self.nft, self.changing)
+    def _timed(self) -> Config | None:
+        return self.config if self.applied and not self.changes.panicking else None
 
     def _reload_soon(self) -> None:
         async def reload() -> None:
@@ -424,7 +389,8 @@ class Service:
         """What nobody asked for on the socket."""
         self.trail.record(who=who, action=action, args={"config": str(self.config.path)}, outcome=outcome)
 
-    def _set_state(self, state: str, reason: str = "") -> None:
+    def set_state(self, state: str, reason: str = "") -> None:
+        """What `status` and systemd are told."""
         self.state, self.reason = state, reason
         sdnotify.notify(f"STATUS={state}{': ' + reason if reason else ''}")
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from glacic.config.cgroups import VALID
 from glacic.errors import GlacicError
 from glacic.shaping.engine import Cgroup
 
@@ -62,9 +63,10 @@ def level_of(path: str) -> int:
 
 
 def unit_of(path: str) -> str:
-    """The name of the system's unit that has this cgroup; "" where it is none's: delegated, or the root."""
+    """The name of the system's unit that has this cgroup; "" where it is none's: delegated, the root, or by a name
+    that no unit has (somebody has made a directory; it may not even be text)."""
     *above, name = path.split("/")
-    return _unescaped(name) if name and all(part.endswith(_SLICE) for part in above) else ""
+    return _unescaped(name) if VALID.fullmatch(name) and all(part.endswith(_SLICE) for part in above) else ""
 
 
 def holds_units(path: str) -> bool:

@@ -6,7 +6,7 @@ does not exist is no error, and no item: it waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from glacic.config.model import DefaultLimit, Limit, LimitKind
@@ -39,13 +39,18 @@ def plan(limits: Iterable[Limit], default_limit: DefaultLimit | None, tree: Mapp
 
 
 def handed_over(
-    before: Mapping[str, tuple[Item, ...]], after: Mapping[str, tuple[Item, ...]]
+    before: Mapping[str, tuple[Item, ...]],
+    after: Mapping[str, tuple[Item, ...]],
+    by: Collection[str] | None = None,
 ) -> dict[str, tuple[Item, ...]]:
     """Engine -> what it holds while limits move from one engine to another: what it is to hold, and what it held and
-    another one takes over. So a limit that moves is held by both for a moment, and at none by nobody."""
+    another one takes over. So a limit that moves is held by both for a moment, and at none by nobody.
+
+    by: the engines that take over, where that is to be only what these do."""
     holders = {
         (item.name, item.cgroup, direction): engine
         for engine, items in after.items()
+        if by is None or engine in by
         for item in items
         for direction in _DIRECTIONS
         if getattr(item, direction)

@@ -182,6 +182,20 @@ def test_a_default_limit_is_for_the_units_without_one(folder: Slice) -> None:
     running(limits, story)
 
 
+def test_a_directory_that_has_no_units_name_gets_no_default_limit(folder: Slice) -> None:
+    engine = Notes()
+    limits = managed(folder, engine)
+
+    async def story() -> None:
+        await limits.configure(config(default=DefaultLimit(download=7)))
+        folder.make("\udcff.service")  # bytes that are no text: an engine has no name for it
+        folder.make("a.service")
+        await until(lambda: "default:a.service" in engine.names())
+        assert engine.names() == ["default:a.service"]
+
+    running(limits, story)
+
+
 def test_what_is_set_holds_over_the_file_until_it_is_cleared_or_the_file_says_the_same(folder: Slice) -> None:
     engine = Notes()
     limits = managed(folder, engine)
@@ -327,6 +341,13 @@ def test_an_engine_that_fails_does_not_take_the_others_with_it(folder: Slice) ->
         await limits.configure(config(unit("b", upload=3, engine=LimitEngine.BPF)))
         assert limits.trouble == "bandwidth limits: no"
         assert [item.name for item in bpf.puts[-1]] == ["b"]
+        folder.make("c.service")
+        await limits.set(unit("c", upload=4, engine=LimitEngine.BPF))
+        with pytest.raises(KernelRefused, match="no"):
+            await limits.set(unit("c", upload=5, engine=LimitEngine.NFT))
+        assert [item.upload for item in bpf.puts[-1]] == [3, 4]
+        await limits.clear("c")
+        assert (bpf.names(), limits.trouble) == (["b"], "bandwidth limits: no")
         nft.refuses = ""
         await limits.hold()
         assert (limits.trouble, nft.adopted, bpf.adopted) == ("", 1, 1)
@@ -364,6 +385,14 @@ def test_a_machine_without_cgroups_of_version_2_is_trouble_only_where_limits_are
             await limits.set(unit("a"))
         await limits.configure(config(unit("a")))
         assert limits.trouble == "bandwidth limits: only cgroups of version 1 are mounted"
+        assert [one.why_waiting for one in await limits.standing()] == [limits.trouble]
+        await limits.configure(config(unit("a"), unit("b")))
+        with pytest.raises(GlacicError, match="version 1"):
+            await limits.set(unit("c"))
+        await limits.clear("a")
+        assert list(limits.wanted()) == ["b"]
+        await limits.clear("b")
+        assert limits.trouble == ""
 
     running(limits, story)
 

@@ -367,34 +367,8 @@ def test_a_worker_that_is_left_between_two_rulesets_is_ended(
     service = Service(load(path), tmp_path, tmp_path / "glacic.sock", FakeNft(refuses=kernel), True)
     before, worker = service.config, Refusing(refuses)
     service.state, service.worker = "running", cast(Worker, worker)
-    service._sound.set()
+    service.sound.set()
     with pytest.raises(GlacicError, match=said):
         asyncio.run(service.put_in_force(service.config))
     assert (worker.asked, worker.killed) == (asked, refuses in ("abort", "commit"))
     assert service.config is before
-
-
-def test_a_worker_that_never_lasts_is_replaced_more_and_more_slowly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "glacic.hcl"
-    path.write_text(CONFIG)
-    service = Service(load(path), tmp_path, tmp_path / "glacic.sock", FakeNft(), True)
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        if len(slept) == 7:
-            raise asyncio.CancelledError
-
-    async def replace_worker() -> None:
-        service.state = "running"
-
-    monkeypatch.setattr("glacic.ctlplane.service.asyncio.sleep", sleep)
-    monkeypatch.setattr(service, "_replace_worker", replace_worker)
-    service.state = "running"
-    service._sound.set()
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(service._watch())  # its worker has ended already
-    assert slept == [0.0, 1.0, 2.0, 5.0, 10.0, 10.0, 10.0]
-    assert (service.state, service.reason) == ("degraded", "the worker ended with status 0")

@@ -58,6 +58,9 @@ def test_the_level_is_the_depth_of_the_path(path: str, level: int) -> None:
         ("web.slice/web-shop.slice/nginx.service", "nginx.service"),
         ("system.slice/_memory.service", "memory.service"),  # the kernel would take it for a setting of its own
         ("system.slice/__x.service", "_x.service"),
+        ("system.slice/a b.service", ""),
+        ('system.slice/a"b.service', ""),
+        ("system.slice/\udcff.service", ""),  # bytes that are no text
         # delegated: whoever runs there names it
         ("user.slice/user-7.slice/user@7.service/app.slice/backup.service", ""),
         ("machine.slice/c1.scope/system.slice/nginx.service", ""),

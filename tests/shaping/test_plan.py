@@ -82,5 +82,7 @@ def test_a_limit_that_moves_is_held_by_both_engines_for_a_moment() -> None:
     assert handed_over(before, half) == {"nft": (item("a", web, 1, 5), item("b", backup, 3)), "bpf": half["bpf"]}
     moved = {"nft": (item("b", backup, 3),), "bpf": (item("a", web, 4, 5),)}
     assert handed_over(before, moved) == {"nft": (item("b", backup, 3), item("a", web, 1, 2)), "bpf": moved["bpf"]}
+    assert handed_over(before, moved, by=()) == moved
+    assert handed_over(before, moved, by=("bpf",)) == handed_over(before, moved)
     gone = {"nft": (item("b", backup, 3),), "bpf": (item("a", backup, 4),)}  # another cgroup, and no more download
     assert handed_over(before, gone) == gone

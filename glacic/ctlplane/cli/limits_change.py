@@ -149,7 +149,7 @@ def attributes(limit: dict[str, Any]) -> dict[str, str]:
 def _wanted(arguments: argparse.Namespace, known: dict[str, Any] | None) -> dict[str, Any]:
     """The arguments of limits.set: what is said, and of the rest what holds now."""
     kind, target = _target(arguments, known)
-    limit: dict[str, Any] = {"name": valid_name(arguments.name), "kind": str(kind), "target": target}
+    limit: dict[str, Any] = {"name": _new_name(arguments.name, kind, target), "kind": str(kind), "target": target}
     for direction in ("upload", "download"):
         said = getattr(arguments, direction)
         limit[direction] = (said if said is not None else (known or {}).get(direction)) or None
@@ -188,6 +188,18 @@ def _valid(interface: str) -> str:
         return one_interface(interface)
     except Invalid as invalid:
         raise UsageError(f"--interface: {invalid.summary}: {invalid.advice}") from None
+
+
+def _new_name(name: str, kind: LimitKind, target: str) -> str:
+    """A name that is said, or what it limits."""
+    from glacic.config.decode_limits import RESERVED
+
+    try:
+        return valid_name(name)
+    except UsageError:
+        if name != target or name.startswith(RESERVED):
+            raise
+        raise UsageError(f"a limit cannot be called {name}: say another NAME, and --{kind} '{target}'") from None
 
 
 def valid_name(name: str) -> str:

@@ -26,7 +26,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         show_changes(result["changes"])
         counts = f"policies: {result['policies']}; that learn, DROP_INPUT and DROP_FORWARD among them"
         what = "; no rule has changed, only elements of sets" if result["replaced"] == "elements" else ""
-        say(f"reloaded {result['config']}: {counts}: {result['learning_policies']}{what}")
+        limits = f"; bandwidth limits: {result['limits']}" if result["limits"] else ""
+        say(f"reloaded {result['config']}: {counts}: {result['learning_policies']}{limits}{what}")
         if result["connections_ended"]:
             say(f"{result['connections_ended']} connection(s) ended that it refuses")
     return 0

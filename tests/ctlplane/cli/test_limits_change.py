@@ -103,6 +103,7 @@ def test_a_direction_is_taken_away_and_an_engine_changed(service: Any, row: Any)
         (["web", "--cgroup", "../x", "--upload", "1 mbit"], "leads out of the hierarchy"),
         (["web", "--slice", "web", "--upload", "1 mbit"], 'write "web.slice"'),
         (["default:x.service", "--upload", "1 mbit"], "the name of a bucket that default_limit makes"),
+        ([r"a\x2db.service", "--upload", "1 mbit"], r"say another NAME, and --unit 'a\x2db.service'"),
         (["a\nb", "--unit", "x.service", "--upload", "1 mbit"], "control characters"),
         (["x.service", "--upload", "1 mbit", "--interface", "eth0"], "--interface cannot apply to engine auto"),
         (["x.service", "--upload", "1 mbit", "--engine", "police"], "engine police limits everybody on an interface"),

@@ -93,7 +93,7 @@ def test_what_is_set_is_saved_and_is_the_files_after_a_reload(glacic: Glacic) ->
     glacic.cli("limits", "set", "backup", "--upload", "5 mbit", "--save")
     assert standing(glacic)["backup"]["origin"] == "runtime"
     assert glacic.config.read_text() == FILE.replace("# nightly\n", '# nightly\n  upload   = "5 mbit"\n')
-    glacic.cli("reload")
+    assert "; bandwidth limits: 1\n" in glacic.cli("reload").stdout
     limit = standing(glacic)["backup"]
     assert (limit["upload"], limit["download"], limit["origin"]) == (625_000, 2 * MIB, "config")
     glacic.cli("limits", "set", "web.slice", "--download", "1 MiB/s", "--save")
