@@ -258,7 +258,10 @@ def _upgraded_and_removed(see: See, package: str) -> None:
     see("reached after the upgrade", REACH)
     see("flows after the upgrade", "glacic flows list --json")
     see("tracebacks", "journalctl --no-pager -u 'glacic*' | grep -c Traceback")
-    see("trouble", "journalctl --no-pager -u 'glacic*' | grep -iE 'permission|not permitted|denied'")
+    see(
+        "trouble",  # but for what the drop-in is for, which _limited() has asked for without it
+        "journalctl --no-pager -u 'glacic*' | grep -v limits-bpf.conf | grep -iE 'permission|not permitted|denied'",
+    )
     see("the removal", "dpkg -r glacic")
     see("removed", "systemctl is-active glacic.service; nft list tables; ls /usr/lib/glacic /usr/bin/glacic")
     see("reached after the removal", REACH)
@@ -306,47 +309,26 @@ for i in $(seq {RESTARTS}); do systemctl restart flood.service; sleep 0.2; done
 systemctl stop flood.service
 cut -d ' ' -f 1 /proc/uptime
 """
-# Three spans of some seconds, each between two lines of time and bytes: before the kill, without the service, after it.
-KILLED = """
+# Time and bytes, at the beginning and at the end of some seconds.
+NOW = """
 now() {
     echo $(cut -d ' ' -f 1 /proc/uptime) \\
         $(ip netns exec peer nft list counter inet watch came | grep -o 'bytes [0-9]*' | cut -d ' ' -f 2)
 }
+"""
+SPAN = f"{NOW}\nnow; sleep 3; now\n"
+KILLED = f"""{NOW}
 systemctl set-environment WHAT=up
 systemctl start flood.service
 sleep 3; now; sleep 3; now
 pid=$(systemctl show -P MainPID glacic.service); kill -9 $pid
 sleep 0.5; now; sleep 3; now; systemctl is-active glacic.service
-for i in $(seq 400); do now=$(systemctl show -P MainPID glacic.service)
-    [ "$now" != 0 ] && [ "$now" != $pid ] && systemctl -q is-active glacic.service && break; sleep 0.5; done
+for i in $(seq 400); do new=$(systemctl show -P MainPID glacic.service)
+    [ "$new" != 0 ] && [ "$new" != $pid ] && systemctl -q is-active glacic.service && break; sleep 0.5; done
 sleep 1; now; sleep 3; now
 """
 SHOWN = "glacic limits show flood --json"
-# The engines that work on an interface, with no more rights than the unit gives.
-SHAPED = """
-cat > /run/shaped.py << 'END'
-import sys
-sys.path.insert(0, "/usr/lib/glacic")
-from glacic.firewall.nft import Libnftables
-from glacic.shaping import cgroups
-from glacic.shaping.engine import Item
-from glacic.shaping.tc.police import Police
-from glacic.shaping.tc.shape import Shape
-hierarchy = cgroups.find()
-item = Item(name="try", cgroup=hierarchy.cgroup("flood.slice"), upload=100_000, download=100_000, interface="lan0")
-for engine in (Shape(Libnftables(), mount=lambda: hierarchy.mount), Police()):
-    engine.put([item])
-    print("held by", engine.name, *(direction for _, direction in sorted(engine.counters())))
-    engine.remove()
-END
-sed -E -e '/^(Type|ExecReload|Restart|RuntimeDirectory|StateDirectory|WatchdogSec|Wants)/d' \\
-    -e 's|^ExecStart=.*|Type=oneshot\\nExecStart=/usr/bin/python3 -I /run/shaped.py|' \\
-    /lib/systemd/system/glacic.service > /run/systemd/system/shaped.service
-systemctl daemon-reload
-systemctl start shaped.service
-journalctl --no-pager -o cat -u shaped.service | grep -E 'held by|rror'
-tc qdisc show dev lan0; ip -brief link show type ifb
-"""
+QDISCS = "tc qdisc show dev lan0; ip -brief link show type ifb"
 
 
 def _limited(guest: Machine, see: See, configure: Callable[[str, str], None]) -> None:
@@ -361,13 +343,17 @@ def _limited(guest: Machine, see: See, configure: Callable[[str, str], None]) ->
     see("the limit after the restarts", SHOWN)
     see("the bytes after the restarts", "nft -j list counters table inet watch")
     see("killed under an nft limit", KILLED)
-    see("the flood ended", "systemctl stop flood.service")
     see("the nft limit after the kill", SHOWN)
-    see("the qdiscs before", "tc qdisc show dev lan0")
-    see("shaped with the rights of the unit", SHAPED)
+    see("the qdiscs before", QDISCS)
+    configure("a limit that shapes", LIMITED.replace("  unit ", '  engine = "shape"\n  interface = "lan0"\n  unit '))
+    see("the reload with a limit that shapes", "systemctl reload glacic.service")
+    see("the flood shaped", SPAN)
+    see("the limit that shapes", SHOWN)
+    see("the qdiscs meanwhile", QDISCS)
     configure("a limit in eBPF", LIMITED.replace('download = "100 KiB/s"', 'engine = "bpf"'))
     see("the reload with a limit in eBPF", "systemctl reload glacic.service")
     see("eBPF without the right", SHOWN)
+    see("the qdiscs after", QDISCS)
     shutil.copy(ROOT / "deploy" / "limits-bpf.conf", guest.shared)
     see(
         "the right",

@@ -28,14 +28,18 @@ def _after_the_restarts(story: Story, direction: str) -> tuple[int, int, int]:
     return within, limit[f"dropped_bytes_{direction}"], passed - within
 
 
+def _spans(lines: list[str]) -> list[float]:
+    """Bytes per second between each two lines of time and bytes."""
+    times = [(float(line.split()[0]), int(line.split()[1])) for line in lines]
+    pairs = zip(times[::2], times[1::2], strict=True)
+    return [(after[1] - before[1]) / (after[0] - before[0]) for before, after in pairs]
+
+
 def _rates(story: Story, name: str) -> tuple[list[float], str]:
     """Bytes per second before the kill, without the service and after it; and the service's state in the middle."""
     lines = story.output(name).splitlines()
     state = lines.pop(4)
-    times = [(float(line.split()[0]), int(line.split()[1])) for line in lines]
-    return [
-        (after[1] - before[1]) / (after[0] - before[0]) for before, after in zip(times[::2], times[1::2], strict=True)
-    ], state
+    return _spans(lines), state
 
 
 def test_the_unit_beside_the_service_has_found_what_the_kernel_can_do(story: Story) -> None:
@@ -59,10 +63,13 @@ def test_the_drop_in_gives_the_right_and_a_limit_that_is_gone_leaves_nothing(sto
     assert story.output("left of the limits") == ""
 
 
-def test_the_unit_has_the_rights_to_shape_and_police_and_an_interface_is_given_back(story: Story) -> None:
-    *held, qdiscs = story.output("shaped with the rights of the unit").splitlines()
-    assert held == ["held by shape download upload", "held by police download upload"]
-    assert qdiscs.strip() == story.output("the qdiscs before")
+def test_the_service_has_the_right_to_shape_and_gives_the_interface_back(story: Story) -> None:
+    row = story.document("the limit that shapes")
+    assert (row["state"], row["engine_upload"], row["engine_download"]) == ("active", "shape", "shape"), row["why"]
+    (rate,) = _spans(story.output("the flood shaped").splitlines())
+    assert 0 < rate < 1.5 * RATE
+    assert "htb" in story.output("the qdiscs meanwhile")
+    assert story.output("the qdiscs after") == story.output("the qdiscs before")
 
 
 @pytest.mark.parametrize("direction", ["upload", "download"])
