@@ -289,12 +289,12 @@ StartLimitIntervalSec=0
 [Service]
 Slice=flood.slice
 User=65534
-ExecStart=/run/flood $WHAT
+ExecStart=/usr/local/bin/flood $WHAT
 END
-cp /shared/flood /run/flood
+cp /shared/flood /usr/local/bin/flood
 systemctl daemon-reload
 systemctl start keeps-the-slice.service
-systemd-run --quiet --unit=far-end ip netns exec peer /run/flood serve
+systemd-run --quiet --unit=far-end ip netns exec peer /usr/local/bin/flood serve
 # Behind the limits' table: what the unit's own sockets sent and got. At the far end: what came, whoever limits it.
 nft 'table inet watch { counter upload { }; counter download { };
     chain o { type filter hook output priority 300; socket cgroupv2 level 1 "flood.slice" counter name upload; };
