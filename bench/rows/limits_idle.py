@@ -21,10 +21,10 @@ written by hand, each with one part more.
 
 A hook alone costs something, and finding the socket's cgroup costs most, so no table of nftables can be free. What can
 be done is done: one lookup for each level of the hierarchy in use, whatever the number of limits, and no hook in a
-direction without limits. The bpf engine is attached to the limited cgroups, and nothing of it runs for others. `auto`
-takes nft all the same: a tenth of a microsecond is for those who count single datagrams (in bulk TCP it cannot be
-measured, [decision 0011](decisions/0011-limits-in-a-table-of-their-own.md)), and bpf takes a service that may load
-programs."""
+direction without limits. The bpf engine is attached to the limited cgroups, and nothing of it runs for others; what is
+left is the kernel's look whether the socket's own cgroup has a program. `auto` takes nft all the same: a tenth of a
+microsecond is for those who count single datagrams (in bulk TCP it cannot be measured,
+[decision 0011](decisions/0011-limits-in-a-table-of-their-own.md)), and bpf takes a service that may load programs."""
 
 NFT, BPF, SHAPE, AGAIN = "nft", "bpf", "shape", "nothing, again"
 NOISE = 0.02  # a ratio of so much more than 1 cannot be told from none here
