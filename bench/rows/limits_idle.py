@@ -15,9 +15,9 @@ TITLE = "What limits cost those who have none"
 INTRO = f"""\
 {LIMITS} limits on {LIMITS} cgroups, none of which sends. Another cgroup, without a limit, sends datagrams of
 {SIZE} bytes as fast as it can (upload), or takes them (download). Processor time of a packet, both ends of the cable,
-against blocks without any limit right before and after; each round's value is the median of such pairs. `nothing,
-again` is what two runs without limits differ by. Below the engines: the parts of the nft engine's price, as tables
-written by hand, each with one part more.
+against blocks without any limit right before and after; each round's value is the median of such pairs. What two runs
+without limits differ by stands first (`nothing, again`). Below the engines: the parts of the nft engine's price, as
+tables written by hand, each with one part more.
 
 A hook alone costs something, and finding the socket's cgroup costs most, so no table of nftables can be free. What can
 be done is done: one lookup for each level of the hierarchy in use, whatever the number of limits, and no hook in a
