@@ -175,6 +175,7 @@ _COLUMNS = {
     "first": "first second, %",
     "wasted": "thrown away, %",
     "again": "sent again, %",
+    "least": "smallest flow, % of all",
 }
 
 
@@ -187,7 +188,10 @@ def _tables(name: str, told: Told) -> list[Row]:
             if cell.engine == engine and (measured := _measured(all_values))
             for column, unit in _COLUMNS.items()
             if (values := [value for one in measured if (value := getattr(one, column)) is not None])
+            and (column != "least" or len(cell.traffic.flows) > 1)
         ]
         if figures:
-            made.append(Row(name=f"{name}-{engine}", what=f"{engine}: achieved and wasted", figures=tuple(figures)))
+            made.append(
+                Row(name=f"{name}-{engine}", what=f"by {engine}: achieved, and at what price", figures=tuple(figures))
+            )
     return made

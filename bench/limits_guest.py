@@ -14,8 +14,8 @@ from bench.limits_cells import KIB, MIB, TRAFFIC, Cell, Measured, Told, cells
 
 ENGINES = ("shape", "police")
 RATES = (50 * KIB, MIB)  # what an emulated processor carries
-_LANES = 5
-_ALONE = MIB
+_LANES = 3
+_ALONE = 2 * MIB  # bytes/s: nothing here
 
 
 def write(told: Told, file: Path) -> None:

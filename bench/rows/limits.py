@@ -19,9 +19,10 @@ the bucket that a limit begins with.
 
 What is counted is payload, where it arrives. A limit counts IP packets: an engine that is exact to the byte shows
 96.5 % of a download whose segments are counted one by one, 98 % of these datagrams, and up to 99.9 % where the kernel
-hands segments over put together. Thrown away is what the engine dropped, of all that came to it (bytes; the shape
-engine knows packets only); sent again is what TCP sent twice, of all that it sent. An upload that is dropped is still
-in the sender's hands, and little of it is sent again, whatever was thrown away."""
+hands segments over put together. The shape engine counts frames, of 14 bytes more: 95.6 % and 97 %. Thrown away is
+what the engine dropped, of all that came to it (bytes; the shape engine knows packets only, and one of those may be
+of 64 KiB); sent again is what TCP sent twice, of all that it sent. An upload that is dropped is still in the sender's
+hands, and little of it is sent again, whatever was thrown away."""
 
 ENGINES = ("nft", "bpf", "shape")
 LANES = 12

@@ -14,17 +14,17 @@ NAME = "limits-idle"
 TITLE = "What limits cost those who have none"
 INTRO = f"""\
 {LIMITS} limits on {LIMITS} cgroups, none of which sends. Another cgroup, without a limit, sends datagrams of
-{SIZE} bytes as fast as it can (upload), or takes them (download). Processor time of a packet, both ends of the cable, against blocks
-without any limit right before and after; each round's value is the median of such pairs. `nothing, again` is what two
-runs without limits differ by. Below the engines: the parts of the nft engine's price, as tables written by hand, each
-with one part more.
+{SIZE} bytes as fast as it can (upload), or takes them (download). Processor time of a packet, both ends of the cable,
+against blocks without any limit right before and after; each round's value is the median of such pairs. What two runs
+without limits differ by stands first (`nothing, again`). Below the engines: the parts of the nft engine's price, as
+tables written by hand, each with one part more.
 
 A hook alone costs something, and finding the socket's cgroup costs most, so no table of nftables can be free. What can
 be done is done: one lookup for each level of the hierarchy in use, whatever the number of limits, and no hook in a
-direction without limits. The bpf engine is attached to the limited cgroups, and nothing of it runs for others. `auto`
-takes nft all the same: a tenth of a microsecond is for those who count single datagrams (in bulk TCP it cannot be
-measured, [decision 0011](decisions/0011-limits-in-a-table-of-their-own.md)), and bpf takes a service that may load
-programs."""
+direction without limits. The bpf engine is attached to the limited cgroups, and nothing of it runs for others; what is
+left is the kernel's look whether the socket's own cgroup has a program. `auto` takes nft all the same: a tenth of a
+microsecond is for those who count single datagrams (in bulk TCP it cannot be measured,
+[decision 0011](decisions/0011-limits-in-a-table-of-their-own.md)), and bpf takes a service that may load programs."""
 
 NFT, BPF, SHAPE, AGAIN = "nft", "bpf", "shape", "nothing, again"
 NOISE = 0.02  # a ratio of so much more than 1 cannot be told from none here

@@ -89,6 +89,12 @@ def test_the_summary_has_every_cell_and_tables_have_every_round() -> None:
     assert not any("again" in figure.unit for figure in table.figures if figure.contestant == flood.name)
 
 
+def test_flows_that_share_a_limit_show_the_smallest_one_s_part() -> None:
+    shared = Cell("nft", UPLOAD, MIB, next(traffic for traffic in TRAFFIC if traffic.flows == "46"))
+    table = rows("limits", "what", {cell(): [measured(1.0)], shared: [measured(1.0, least=0.4)]})[1]
+    assert {figure.contestant for figure in table.figures if "smallest" in figure.unit} == {shared.name}
+
+
 def test_what_the_guest_writes_is_read_as_it_was(tmp_path: Path) -> None:
     told: Told = {cell(): [measured(1.0), "no bbr"], Cell("police", DOWNLOAD, 50 * KIB, FLOOD): [measured(0.9)]}
     limits_guest.write(told, tmp_path / "told.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,17 @@ def test_what_fails_is_said_and_what_was_measured_before_stays(
     assert main.main([]) == 1
     assert "Not measured: fake." in capsys.readouterr().out
     assert "## Fake" in (tmp_path / "docs" / "benchmarks.md").read_text()
+
+
+def test_a_missed_target_fails_where_it_is_judged_and_is_named(
+    having: Having, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missed = Results([replace(row(3.0), met=False, note="Missed: nft, upload.")])
+    having(Module(missed, missed, Results([row(1.0)])), {})
+    assert main.main([]) == 0
+    assert main.main(["--judge", "fake"]) == 1
+    assert "cpu is missed: Missed: nft, upload." in capsys.readouterr().out
+    assert main.main(["--judge", "fake"]) == 0
 
 
 def test_the_report_alone_measures_nothing(having: Having) -> None:
