@@ -30,11 +30,11 @@ MAX_NAME = 128  # characters
 MAX_TARGET = 1_024
 DIRECTIONS = (UPLOAD, DOWNLOAD)
 
-CANNOT = (
+CANNOT = ("traffic on the loopback interface is never limited",)
+CANNOT_BY_CGROUP = (
     "a socket-activated service's first sockets are counted for whoever made them, systemd itself",
     "sockets that were open before their process came into the cgroup stay without a limit",
     "forwarded traffic has no cgroup, so containers and virtual machines behind a bridge are not limited",
-    "traffic on the loopback interface is never limited",
 )
 _THROWN = "what is over the rate is thrown away, not delayed; after a pause a second's worth and the burst pass at once"
 CANNOT_OF = {  # by the engine that holds it
@@ -119,7 +119,8 @@ class LimitRequests:
                 row = self._row(one)
                 engines = dict.fromkeys((row["engine_upload"], row["engine_download"]))
                 more = dict.fromkeys(text for engine in engines for text in CANNOT_OF.get(engine, ()))
-                return {**row, "cannot": [*CANNOT, *more]}
+                each = CANNOT_BY_CGROUP if one.limit.engine is not LimitEngine.POLICE else ()
+                return {**row, "cannot": [*each, *CANNOT, *more]}
         raise await self._unknown(name)
 
     async def _unknown(self, name: str) -> GlacicError:
