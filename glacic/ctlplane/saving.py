@@ -7,10 +7,11 @@ link stays a link. Refuses what it may not write before anything is changed, and
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,6 +50,21 @@ class Beside:
     def matching(self, pattern: Path) -> list[Path]:
         """See Files.matching."""
         return self._files.matching(pattern)
+
+
+@contextmanager
+def alone(config_path: Path) -> Iterator[None]:
+    """Within the block no other command of ours edits this configuration: one that comes meanwhile waits."""
+    try:
+        folder = os.open(config_path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # who reads the file will say what is wrong
+        yield
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def prepare_set(config_path: Path, name: str, wanted: edit.Attributes) -> Edit:

@@ -4,6 +4,8 @@ configuration too."""
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from glacic.config import cgroups
@@ -72,17 +74,18 @@ def _rate_or_none(text: str) -> int:
 
 def run_set(arguments: argparse.Namespace, options: Options) -> int:
     """Set it in the service, which holds it; then in the file."""
-    with options.client() as service:
-        limit = _wanted(arguments, _known(service, arguments.name))
-        change = None
-        if arguments.save:
-            from glacic.ctlplane import saving
+    with _alone(arguments, options):
+        with options.client() as service:
+            limit = _wanted(arguments, _known(service, arguments.name))
+            change = None
+            if arguments.save:
+                from glacic.ctlplane import saving
 
-            _same_file(service, options)
-            change = saving.prepare_set(options.config, limit["name"], attributes(limit))
-        result = service.call("limits.set", **limit)
-    warnings = about(result)
-    _save(change, "the limit holds until the service is started anew")
+                _same_file(service, options)
+                change = saving.prepare_set(options.config, limit["name"], attributes(limit))
+            result = service.call("limits.set", **limit)
+        warnings = about(result)
+        _save(change, "the limit holds until the service is started anew")
     if options.json:
         options.emit({**result, "saved": str(change.path) if change else None, "warnings": warnings})
         return 0
@@ -92,16 +95,17 @@ def run_set(arguments: argparse.Namespace, options: Options) -> int:
 
 def run_clear(arguments: argparse.Namespace, options: Options) -> int:
     """Clear it in the service; then in the file."""
-    with options.client() as service:
-        change = None
-        if arguments.save:
-            from glacic.ctlplane import saving
+    with _alone(arguments, options):
+        with options.client() as service:
+            change = None
+            if arguments.save:
+                from glacic.ctlplane import saving
 
-            _same_file(service, options)
-            change = saving.prepare_clear(options.config, arguments.name)
-        gone = change is not None and _known(service, arguments.name) is None  # cleared before, and still in the file
-        result = {} if gone else service.call("limits.clear", name=arguments.name)
-    _save(change, "the limit is cleared until the service is started anew")
+                _same_file(service, options)
+                change = saving.prepare_clear(options.config, arguments.name)
+            gone = change is not None and _known(service, arguments.name) is None  # cleared before, not in the file
+            result = {} if gone else service.call("limits.clear", name=arguments.name)
+        _save(change, "the limit is cleared until the service is started anew")
     if options.json:
         options.emit({**(result or {}), "cleared": arguments.name, "saved": str(change.path) if change else None})
         return 0
@@ -241,11 +245,25 @@ def _known(service: Client, name: str) -> dict[str, Any] | None:
     return next((limit for limit in service.call("limits.list")["limits"] if limit["name"] == name), None)
 
 
+def _alone(arguments: argparse.Namespace, options: Options) -> AbstractContextManager[None]:
+    """What is read of the file is what is changed in it."""
+    if not arguments.save:
+        return nullcontext()
+    from glacic.ctlplane import saving
+
+    return saving.alone(options.config)
+
+
 def _same_file(service: Client, options: Options) -> None:
     """Raise where the service runs another configuration than the one that would be edited."""
     runs = service.call("status")["config"]
-    if runs != str(options.config.absolute()):
+    if _place(Path(runs)) != _place(options.config):
         raise GlacicError(f"the service runs {runs}: say --config {runs} to save a limit there")
+
+
+def _place(path: Path) -> Path:
+    """A file by its name, which may be a link, in the folder that it is really in."""
+    return path.parent.resolve() / path.name
 
 
 def _save(change: Any, so_far: str) -> None:
