@@ -83,7 +83,7 @@ class LimitRequests:
 
     async def clear(self, args: dict[str, Any], _who: str) -> dict[str, Any]:
         """No such limit until the service starts again."""
-        name = _name(args)
+        name = self._called(_name(args))
         if name not in self._limiting.wanted():
             raise await self._unknown(name)
         await self._limiting.clear(name)
@@ -114,6 +114,7 @@ class LimitRequests:
         return {"at_s": time.monotonic(), "limits": [self._row(one) for one in standing if one.item is not None]}
 
     async def _shown(self, name: str) -> dict[str, Any]:
+        name = self._called(name)
         for one in await self._limiting.standing():
             if one.limit.name == name:
                 row = self._row(one)
@@ -123,6 +124,11 @@ class LimitRequests:
                 return {**row, "cannot": [*each, *CANNOT, *more]}
         raise await self._unknown(name)
 
+    def _called(self, name: str) -> str:
+        """The name of a limit that is named by what it limits; any other name as it is."""
+        wanted = self._limiting.wanted()
+        return name if name in wanted else next((each for each, one in wanted.items() if one.target == name), name)
+
     async def _unknown(self, name: str) -> GlacicError:
         """What to say where no limit has this name; or one that cannot be cleared."""
         rows = [one.limit for one in await self._limiting.standing()]
@@ -130,8 +136,6 @@ class LimitRequests:
         if found is not None:
             advice = f"set one for {found.target}, or take default_limit out of the configuration"
             return GlacicError(f"{name} is what default_limit makes: {advice}")
-        if held := next((limit.name for limit in rows if limit.target == name), ""):
-            return GlacicError(f"no such limit: {name}; the limit of {name} is called {held}")
         meant = did_you_mean(name, [limit.name for limit in rows])
         return GlacicError(f"no such limit: {name}; {meant or '`glacic limits list` shows them'}")
 

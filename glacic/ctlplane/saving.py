@@ -77,11 +77,13 @@ def prepare_set(config_path: Path, name: str, wanted: edit.Attributes) -> Edit:
 
 
 def prepare_clear(config_path: Path, name: str) -> Edit | None:
-    """The change that takes this limit out; None where the configuration has none. Raises ConfigError, GlacicError."""
+    """The change that takes out this limit, or the one of what has this name; None where the configuration has none.
+    Raises ConfigError, GlacicError."""
     config = load(config_path)
-    found = _limit(config, name)
+    found = _limit(config, name) or next((limit for limit in config.limits if limit.target == name), None)
     if found is None:
         return None
+    name = found.name
     path = _file_of(found)
     source, before = _read(path)
     return _checked(config, path, before, _edited(path, lambda: edit.without_limit(source, name)), name, None)

@@ -194,8 +194,11 @@ def test_a_name_that_is_none_is_told_the_one_that_is_meant() -> None:
     for do in ("show", "clear"):
         with pytest.raises(GlacicError, match='no such limit: bakup; did you mean "backup"'):
             ask(do, name="bakup")
-        with pytest.raises(GlacicError, match=r"the limit of backup\.service is called backup"):
-            ask(do, name="backup.service")
+
+
+def test_a_limit_is_known_by_what_it_limits_too() -> None:
+    assert ask("show", name="backup.service")["name"] == "backup"
+    assert ask("clear", name="backup.service") == {"cleared": "backup"}
 
 
 def test_what_the_default_limit_makes_is_shown_and_cannot_be_cleared_alone(system: Slice) -> None:

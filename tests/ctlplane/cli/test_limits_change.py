@@ -82,6 +82,19 @@ def test_what_is_not_said_of_a_limit_stays(service: Any, row: Any, capsys: Any) 
     assert capsys.readouterr().out.startswith(said)
 
 
+def test_a_limit_is_meant_by_what_it_limits_where_nothing_else_is_said(service: Any, row: Any) -> None:
+    default = row("default:nginx.service", target="nginx.service", origin="default")
+    service.answers["limits.list"]["limits"] = [default, row()]
+    for words in (["backup.service"], ["--unit", "backup.service"]):
+        assert limits(service, "set", *words, "--upload", "5 mbit") == 0
+    first, second = service.args("limits.set")
+    assert first == second
+    assert (first["name"], first["target"], first["download"]) == ("backup", "backup.service", 2 << 20)
+    assert limits(service, "set", "--unit", "nginx.service", "--upload", "5 mbit") == 0
+    assert limits(service, "set", "--slice", "web.slice", "--upload", "5 mbit") == 0
+    assert [args["name"] for args in service.args("limits.set")[2:]] == ["nginx.service", "web.slice"]
+
+
 def test_a_direction_is_taken_away_and_an_engine_changed(service: Any, row: Any) -> None:
     service.answers["limits.list"]["limits"] = [row(upload=125_000, engine="shape", interface="eth0")]
     words = ["--upload", "none", "--engine", "nft", "--traffic", "internet", "--slice", "b.slice"]
@@ -102,6 +115,7 @@ def test_a_direction_is_taken_away_and_an_engine_changed(service: Any, row: Any)
     ("words", "says"),
     [
         (["web", "--upload", "1 mbit"], "there is no limit web yet: say what it limits, --unit backup.service"),
+        (["--upload", "1 mbit"], "say which limit, by its NAME or by what it limits"),
         (["backup", "--download", "none"], "limit backup would limit nothing"),
         (["web", "--unit", "nginx", "--upload", "1 mbit"], 'write "nginx.service"'),
         (["web", "--cgroup", "../x", "--upload", "1 mbit"], "leads out of the hierarchy"),
