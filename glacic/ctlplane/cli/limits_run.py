@@ -316,7 +316,7 @@ def environment(proc: Path = Path("/proc")) -> dict[bytes, bytes] | None:
 def cgroup_of(pid: int, proc: Path = Path("/proc")) -> str:
     """The cgroup of version 2 that a process is in, relative to the mount; "" where there is none, or the root."""
     try:
-        lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+        lines = (proc / str(pid) / "cgroup").read_text(errors="surrogateescape").split("\n")
     except OSError:
         return ""
     return next((line[len("0::/") :] for line in lines if line.startswith("0::/")), "")
