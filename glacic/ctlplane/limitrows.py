@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glacic.config.cgroups import PARSERS
-from glacic.config.decode_limits import limit_name, one_interface
+from glacic.config.decode_limits import RESERVED, limit_name, one_interface
 from glacic.config.model import DefaultLimit, Limit, LimitEngine, LimitKind, Traffic
 from glacic.config.rates import RATE_MAX, rate_text
 from glacic.config.source import did_you_mean
@@ -116,7 +116,7 @@ class LimitRequests:
     async def _shown(self, name: str) -> dict[str, Any]:
         name = self._called(name)
         for one in await self._limiting.standing():
-            if one.limit.name == name:
+            if one.limit.name in (name, RESERVED + name):
                 row = self._row(one)
                 engines = dict.fromkeys((row["engine_upload"], row["engine_download"]))
                 more = dict.fromkeys(text for engine in engines for text in CANNOT_OF.get(engine, ()))
@@ -132,8 +132,9 @@ class LimitRequests:
     async def _unknown(self, name: str) -> GlacicError:
         """What to say where no limit has this name; or one that cannot be cleared."""
         rows = [one.limit for one in await self._limiting.standing()]
-        found = next((limit for limit in rows if limit.name == name), None)
+        found = next((limit for limit in rows if limit.name in (name, RESERVED + name)), None)
         if found is not None:
+            name = found.name
             advice = f"set one for {found.target}, or take default_limit out of the configuration"
             return GlacicError(f"{name} is what default_limit makes: {advice}")
         meant = did_you_mean(name, [limit.name for limit in rows])

@@ -209,9 +209,10 @@ def test_what_the_default_limit_makes_is_shown_and_cannot_be_cleared_alone(syste
         await limiting.configure(Config(path=Path("x"), default_limit=DefaultLimit(download=1_000_000)))
         requests = LimitRequests(limiting, Path("/proc/no/such"))
         try:
-            assert (await requests.show({"name": "default:x.service"}, "user root"))["origin"] == "default"
-            with pytest.raises(GlacicError, match=r"what default_limit makes: set one for x\.service"):
-                await requests.clear({"name": "default:x.service"}, "user root")
+            for name in ("default:x.service", "x.service"):
+                assert (await requests.show({"name": name}, "user root"))["origin"] == "default"
+                with pytest.raises(GlacicError, match=r"default:x\.service is what default_limit makes: set one for x"):
+                    await requests.clear({"name": name}, "user root")
         finally:
             limiting._unfollow()
 
