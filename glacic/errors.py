@@ -5,7 +5,7 @@ text says what is wrong, where, and what to do next; nothing above prints a stac
 
     0  fine                                   2  the command was misused
     1  the answer is no                       3  the service cannot be reached
-                                              4  the kernel refused
+    126, 127  a command cannot be run         4  the kernel refused
 """
 
 from __future__ import annotations

@@ -139,14 +139,14 @@ class Reader:
     def text(
         self, name: str, parse: Callable[[str], T], what: str = "text in quotes", *, number: str = 'write "{}"'
     ) -> T | None:
-        """A string, through `parse`; None where it is absent or broken. number: what to say of a bare number."""
+        """A string, through `parse`; None where it is absent or broken. number: of a bare one above zero."""
         found = self._scalar(name, what)
         if found is None:
             return None
         if not isinstance(found, str):
             quoted = (
                 number.format(found)
-                if isinstance(found, int | float) and not isinstance(found, bool)
+                if isinstance(found, int | float) and not isinstance(found, bool) and found > 0
                 else f"write {what}"
             )
             self.refuse(name, f"{name} must be a string, not {describe(found)}", quoted)

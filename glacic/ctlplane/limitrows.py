@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glacic.config.cgroups import PARSERS
-from glacic.config.decode_limits import limit_name, one_interface
+from glacic.config.decode_limits import RESERVED, limit_name, one_interface
 from glacic.config.model import DefaultLimit, Limit, LimitEngine, LimitKind, Traffic
 from glacic.config.rates import RATE_MAX, rate_text
 from glacic.config.source import did_you_mean
@@ -30,11 +30,11 @@ MAX_NAME = 128  # characters
 MAX_TARGET = 1_024
 DIRECTIONS = (UPLOAD, DOWNLOAD)
 
-CANNOT = (
+CANNOT = ("traffic on the loopback interface is never limited",)
+CANNOT_BY_CGROUP = (
     "a socket-activated service's first sockets are counted for whoever made them, systemd itself",
     "sockets that were open before their process came into the cgroup stay without a limit",
     "forwarded traffic has no cgroup, so containers and virtual machines behind a bridge are not limited",
-    "traffic on the loopback interface is never limited",
 )
 _THROWN = "what is over the rate is thrown away, not delayed; after a pause a second's worth and the burst pass at once"
 CANNOT_OF = {  # by the engine that holds it
@@ -83,7 +83,7 @@ class LimitRequests:
 
     async def clear(self, args: dict[str, Any], _who: str) -> dict[str, Any]:
         """No such limit until the service starts again."""
-        name = _name(args)
+        name = self._called(_name(args))
         if name not in self._limiting.wanted():
             raise await self._unknown(name)
         await self._limiting.clear(name)
@@ -114,23 +114,29 @@ class LimitRequests:
         return {"at_s": time.monotonic(), "limits": [self._row(one) for one in standing if one.item is not None]}
 
     async def _shown(self, name: str) -> dict[str, Any]:
+        name = self._called(name)
         for one in await self._limiting.standing():
-            if one.limit.name == name:
+            if one.limit.name in (name, RESERVED + name):
                 row = self._row(one)
                 engines = dict.fromkeys((row["engine_upload"], row["engine_download"]))
                 more = dict.fromkeys(text for engine in engines for text in CANNOT_OF.get(engine, ()))
-                return {**row, "cannot": [*CANNOT, *more]}
+                each = CANNOT_BY_CGROUP if one.limit.engine is not LimitEngine.POLICE else ()
+                return {**row, "cannot": [*each, *CANNOT, *more]}
         raise await self._unknown(name)
+
+    def _called(self, name: str) -> str:
+        """The name of a limit that is named by what it limits; any other name as it is."""
+        wanted = self._limiting.wanted()
+        return name if name in wanted else next((each for each, one in wanted.items() if one.target == name), name)
 
     async def _unknown(self, name: str) -> GlacicError:
         """What to say where no limit has this name; or one that cannot be cleared."""
         rows = [one.limit for one in await self._limiting.standing()]
-        found = next((limit for limit in rows if limit.name == name), None)
+        found = next((limit for limit in rows if limit.name in (name, RESERVED + name)), None)
         if found is not None:
+            name = found.name
             advice = f"set one for {found.target}, or take default_limit out of the configuration"
             return GlacicError(f"{name} is what default_limit makes: {advice}")
-        if held := next((limit.name for limit in rows if limit.target == name), ""):
-            return GlacicError(f"no such limit: {name}; the limit of {name} is called {held}")
         meant = did_you_mean(name, [limit.name for limit in rows])
         return GlacicError(f"no such limit: {name}; {meant or '`glacic limits list` shows them'}")
 

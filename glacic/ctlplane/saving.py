@@ -7,10 +7,11 @@ link stays a link. Refuses what it may not write before anything is changed, and
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +52,21 @@ class Beside:
         return self._files.matching(pattern)
 
 
+@contextmanager
+def alone(config_path: Path) -> Iterator[None]:
+    """Within the block no other command of ours edits this configuration: one that comes meanwhile waits."""
+    try:
+        folder = os.open(config_path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # who reads the file will say what is wrong
+        yield
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def prepare_set(config_path: Path, name: str, wanted: edit.Attributes) -> Edit:
     """The change that makes the configuration have this limit. Raises ConfigError or GlacicError."""
     config = load(config_path)
@@ -61,11 +77,13 @@ def prepare_set(config_path: Path, name: str, wanted: edit.Attributes) -> Edit:
 
 
 def prepare_clear(config_path: Path, name: str) -> Edit | None:
-    """The change that takes this limit out; None where the configuration has none. Raises ConfigError, GlacicError."""
+    """The change that takes out this limit, or the one of what has this name; None where the configuration has none.
+    Raises ConfigError, GlacicError."""
     config = load(config_path)
-    found = _limit(config, name)
+    found = _limit(config, name) or next((limit for limit in config.limits if limit.target == name), None)
     if found is None:
         return None
+    name = found.name
     path = _file_of(found)
     source, before = _read(path)
     return _checked(config, path, before, _edited(path, lambda: edit.without_limit(source, name)), name, None)

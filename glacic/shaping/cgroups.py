@@ -9,6 +9,7 @@ or a scope, is delegated: users and containers name cgroups there as they like, 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from glacic.shaping.engine import Cgroup
 
 MOUNTS = Path("/proc/self/mounts")
 _USUAL = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-_OCTAL = re.compile(r"\\([0-7]{3})")
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 _SLICE = ".slice"
 _PROCESSES = (".service", ".scope")  # units that processes of their own run in
 
@@ -43,14 +44,19 @@ class Hierarchy:
 def find(mounts: Path = MOUNTS) -> Hierarchy:
     """The hierarchy of this machine. Raises GlacicError where there is none of version 2."""
     try:
-        lines = [line.split() for line in mounts.read_text().splitlines()]
+        # In bytes: anybody who may mount something names a place, and the kernel escapes blanks of ASCII alone.
+        lines = [line.split(b" ") for line in mounts.read_bytes().split(b"\n") if line]
     except OSError as error:
         raise GlacicError(f"cannot read {mounts}: {error.strerror}; limits need the cgroup2 mount") from None
     kinds = {words[2] for words in lines}
-    places = [_OCTAL.sub(lambda found: chr(int(found[1], 8)), words[1]) for words in lines if words[2] == "cgroup2"]
+    places = [
+        os.fsdecode(_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), words[1]))
+        for words in lines
+        if words[2] == b"cgroup2"
+    ]
     for place in (*(usual for usual in _USUAL if usual in places), *places):
         return Hierarchy(Path(place))
-    only = "only cgroups of version 1 are mounted" if "cgroup" in kinds else "no cgroup hierarchy is mounted"
+    only = "only cgroups of version 1 are mounted" if b"cgroup" in kinds else "no cgroup hierarchy is mounted"
     raise GlacicError(
         f"{only}, and limits need version 2: boot with systemd.unified_cgroup_hierarchy=1,"
         " or mount one: mount -t cgroup2 none /sys/fs/cgroup/unified"

@@ -67,6 +67,7 @@ def test_a_default_limit_is_read(valid: Valid) -> None:
     [
         ('¶uplaod = "5 mbit"', 'unknown attribute uplaod in limit "backup": did you mean "upload"?'),
         ("¶upload = 5", 'upload must be a string, not the number 5: a rate has a unit: write "5 mbit"'),
+        ("¶upload = 0", 'upload must be a string, not the number 0: write a rate, "5 mbit", or "2 MiB/s"'),
         ('¶upload = ["5 mbit"]', 'upload must be one value, not a list: write a rate, "5 mbit", or "2 MiB/s"'),
         ('¶upload = "5 mbti"', '"mbti" is not a unit of a rate: did you mean "mbit"?'),
         ('¶upload = "0 mbit"', '"0 mbit" lets nothing through'),

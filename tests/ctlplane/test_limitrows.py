@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+import glacic
 from glacic.config.model import Config, DefaultLimit, Limit, LimitEngine, LimitKind, Traffic
 from glacic.config.rates import RATE_MAX
 from glacic.ctlplane import limiting
 from glacic.ctlplane.limiting import Limiting
-from glacic.ctlplane.limitrows import MAX_LIMITS, LimitRequests
+from glacic.ctlplane.limitrows import CANNOT, CANNOT_BY_CGROUP, CANNOT_OF, MAX_LIMITS, LimitRequests
 from glacic.errors import GlacicError, UsageError
 from glacic.lab.cgroups import Slice, hierarchy
 from glacic.shaping import probe
@@ -153,6 +154,22 @@ def test_show_says_what_the_engine_that_holds_a_limit_cannot_do() -> None:
     assert "ICMP" not in cannot("bpf")
     assert "thrown away, not delayed" in cannot("bpf")
     assert "thrown away" not in cannot("shape")
+    assert "socket-activated" not in cannot("police")  # all of the interface is limited, whose socket it ever is
+    assert "loopback" in cannot("police")
+
+
+def test_what_limits_cannot_do_is_in_the_docs_to_the_letter() -> None:
+    docs = (Path(glacic.__file__).parents[1] / "docs" / "configuration.md").read_text()
+    cells = (line.strip("| ").split(" | ") for line in docs.splitlines() if line.startswith("| "))
+    rows = {row[1]: row[0] for row in cells if len(row) == 2}
+    by_cgroup = "`nft`, `bpf`, `shape`"
+    for sentence in CANNOT:
+        assert rows[sentence] == "all"
+    for sentence in CANNOT_BY_CGROUP:
+        assert rows[sentence] == by_cgroup
+    for engine, sentences in CANNOT_OF.items():
+        for sentence in sentences:
+            assert f"`{engine}`" in rows[sentence]
 
 
 def test_set_changes_what_is_said_and_keeps_the_rest() -> None:
@@ -177,8 +194,11 @@ def test_a_name_that_is_none_is_told_the_one_that_is_meant() -> None:
     for do in ("show", "clear"):
         with pytest.raises(GlacicError, match='no such limit: bakup; did you mean "backup"'):
             ask(do, name="bakup")
-        with pytest.raises(GlacicError, match=r"the limit of backup\.service is called backup"):
-            ask(do, name="backup.service")
+
+
+def test_a_limit_is_known_by_what_it_limits_too() -> None:
+    assert ask("show", name="backup.service")["name"] == "backup"
+    assert ask("clear", name="backup.service") == {"cleared": "backup"}
 
 
 def test_what_the_default_limit_makes_is_shown_and_cannot_be_cleared_alone(system: Slice) -> None:
@@ -189,9 +209,10 @@ def test_what_the_default_limit_makes_is_shown_and_cannot_be_cleared_alone(syste
         await limiting.configure(Config(path=Path("x"), default_limit=DefaultLimit(download=1_000_000)))
         requests = LimitRequests(limiting, Path("/proc/no/such"))
         try:
-            assert (await requests.show({"name": "default:x.service"}, "user root"))["origin"] == "default"
-            with pytest.raises(GlacicError, match=r"what default_limit makes: set one for x\.service"):
-                await requests.clear({"name": "default:x.service"}, "user root")
+            for name in ("default:x.service", "x.service"):
+                assert (await requests.show({"name": name}, "user root"))["origin"] == "default"
+                with pytest.raises(GlacicError, match=r"default:x\.service is what default_limit makes: set one for x"):
+                    await requests.clear({"name": name}, "user root")
         finally:
             limiting._unfollow()
 

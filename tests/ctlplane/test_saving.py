@@ -53,6 +53,13 @@ def test_a_limit_is_taken_out_of_the_file_that_has_it(main: Path) -> None:
     assert prepare_clear(main, "a") is None
 
 
+def test_a_limit_is_taken_out_by_what_it_limits_too(main: Path) -> None:
+    by_name, by_target = prepare_clear(main, "a"), prepare_clear(main, "a.service")
+    assert by_name is not None
+    assert by_name == by_target
+    assert prepare_clear(main, "z.service") is None
+
+
 def test_mode_owner_and_a_link_stay(main: Path) -> None:
     real = main.parent / "real.hcl"
     main.rename(real)

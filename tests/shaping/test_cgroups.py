@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ ELSEWHERE = "none /mnt/my\\040cgroups cgroup2 rw 0 0\n"
 def test_the_hierarchy_is_where_the_mount_table_says(tmp_path: Path, mounts: str, where: str) -> None:
     (tmp_path / "mounts").write_text(mounts)
     assert cgroups.find(tmp_path / "mounts").mount == Path(where)
+
+
+@pytest.mark.parametrize("name", ["\udcff", "\u2028", "a\u00a0cgroup2", "\x1c", "\\134"])
+def test_what_somebody_has_mounted_somewhere_is_no_hierarchy(tmp_path: Path, name: str) -> None:
+    fuse = f"fuse /home/x/{name} fuse rw 0 0\n"
+    (tmp_path / "mounts").write_bytes(os.fsencode(fuse + ELSEWHERE))
+    assert cgroups.find(tmp_path / "mounts").mount == Path("/mnt/my cgroups")
 
 
 @pytest.mark.parametrize(("mounts", "says"), [(OLD, "only cgroups of version 1"), ("proc /proc proc rw 0 0\n", "no ")])

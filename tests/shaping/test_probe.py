@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +14,9 @@ from typing import Any
 
 import pytest
 
+import glacic
 from glacic.errors import GlacicError, KernelRefused
-from glacic.shaping import probe
+from glacic.shaping import cgroups, probe
 from glacic.shaping.bpf.engine import BpfLimits
 from glacic.shaping.engine import DOWNLOAD, UPLOAD, Item
 from glacic.shaping.scratch import Scratch
@@ -43,6 +46,27 @@ def test_every_engine_is_tried_in_both_directions_within_seconds() -> None:
         for direction in (UPLOAD, DOWNLOAD):
             assert found[engine, direction] == _row(engine=engine, direction=direction)
     assert all(bool(row["missing"]) is not row["available"] for row in rows)
+
+
+ELSEWHERE = """
+from glacic.shaping import probe
+from glacic.shaping.pieces import attempts
+print([row["missing"] for row in probe.table({key: way for key, way in attempts().items() if key[0] == "nft"})])
+"""
+
+
+def test_nft_finds_cgroups_wherever_they_are_mounted(tmp_path: Path) -> None:
+    (tmp_path / "cgroups").mkdir()
+    mounting = 'umount -l "$1" && mount -t cgroup2 none "$2" && shift 2 && exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", mounting, "sh", str(cgroups.find().mount), str(tmp_path / "cgroups")]
+    done = subprocess.run(
+        [*words, sys.executable, "-c", ELSEWHERE],
+        cwd=Path(glacic.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("['', '']\n", "")
 
 
 @contextmanager

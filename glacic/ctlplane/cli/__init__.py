@@ -70,7 +70,8 @@ def _run(words: Sequence[str]) -> int:
         arguments = _parse(words, options)
         options = options_from(arguments, os.environ)
         code: int = arguments.run(arguments, options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before we were started
+            sys.stdout.flush()
     except GlacicError as error:
         return _fail(options, error)
     return code

@@ -4,6 +4,8 @@ configuration too."""
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from glacic.config import cgroups
@@ -22,7 +24,7 @@ NO_LIMIT = "none"
 def add_set(commands: Actions) -> None:
     """`limits set NAME`."""
     parser = commands.add_parser("set", help="set a limit, or change one, until the service is started anew")
-    parser.add_argument("name", metavar="NAME", help="the limit's name; a unit's or slice's own where it says no other")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the limit's name, or that of what it limits")
     add_target(parser)
     add_rates(parser, none=True)
     parser.add_argument("--save", action="store_true", help="in the configuration, too; comments are kept")
@@ -72,17 +74,18 @@ def _rate_or_none(text: str) -> int:
 
 def run_set(arguments: argparse.Namespace, options: Options) -> int:
     """Set it in the service, which holds it; then in the file."""
-    with options.client() as service:
-        limit = _wanted(arguments, _known(service, arguments.name))
-        change = None
-        if arguments.save:
-            from glacic.ctlplane import saving
+    with _alone(arguments, options):
+        with options.client() as service:
+            limit = _wanted(arguments, _meant(arguments, service.call("limits.list")["limits"]))
+            change = None
+            if arguments.save:
+                from glacic.ctlplane import saving
 
-            _same_file(service, options)
-            change = saving.prepare_set(options.config, limit["name"], attributes(limit))
-        result = service.call("limits.set", **limit)
-    warnings = about(result)
-    _save(change, "the limit holds until the service is started anew")
+                _same_file(service, options)
+                change = saving.prepare_set(options.config, limit["name"], attributes(limit))
+            result = service.call("limits.set", **limit)
+        warnings = about(result)
+        _save(change, "the limit holds until the service is started anew")
     if options.json:
         options.emit({**result, "saved": str(change.path) if change else None, "warnings": warnings})
         return 0
@@ -92,21 +95,22 @@ def run_set(arguments: argparse.Namespace, options: Options) -> int:
 
 def run_clear(arguments: argparse.Namespace, options: Options) -> int:
     """Clear it in the service; then in the file."""
-    with options.client() as service:
-        change = None
-        if arguments.save:
-            from glacic.ctlplane import saving
+    with _alone(arguments, options):
+        with options.client() as service:
+            change = None
+            if arguments.save:
+                from glacic.ctlplane import saving
 
-            _same_file(service, options)
-            change = saving.prepare_clear(options.config, arguments.name)
-        gone = change is not None and _known(service, arguments.name) is None  # cleared before, and still in the file
-        result = {} if gone else service.call("limits.clear", name=arguments.name)
-    _save(change, "the limit is cleared until the service is started anew")
+                _same_file(service, options)
+                change = saving.prepare_clear(options.config, arguments.name)
+            gone = change is not None and not _holds(service, arguments.name)  # cleared before, not in the file
+            result = {"cleared": arguments.name} if gone else service.call("limits.clear", name=arguments.name)
+        _save(change, "the limit is cleared until the service is started anew")
     if options.json:
-        options.emit({**(result or {}), "cleared": arguments.name, "saved": str(change.path) if change else None})
+        options.emit({**result, "saved": str(change.path) if change else None})
         return 0
     say(
-        f"limit {arguments.name} is cleared"
+        f"limit {result['cleared']} is cleared"
         + (f", and taken out of {change.path}" if change else "")
         + (
             ""
@@ -149,14 +153,13 @@ def attributes(limit: dict[str, Any]) -> dict[str, str]:
 def _wanted(arguments: argparse.Namespace, known: dict[str, Any] | None) -> dict[str, Any]:
     """The arguments of limits.set: what is said, and of the rest what holds now."""
     kind, target = _target(arguments, known)
-    limit: dict[str, Any] = {"name": _new_name(arguments.name, kind, target), "kind": str(kind), "target": target}
+    name = known["name"] if known is not None else _new_name(arguments.name or target, kind, target)
+    limit: dict[str, Any] = {"name": name, "kind": str(kind), "target": target}
     for direction in ("upload", "download"):
         said = getattr(arguments, direction)
         limit[direction] = (said if said is not None else (known or {}).get(direction)) or None
     if not limit["upload"] and not limit["download"]:
-        raise UsageError(
-            f"limit {arguments.name} would limit nothing: say --upload, --download or both, or `limits clear`"
-        )
+        raise UsageError(f"limit {name} would limit nothing: say --upload, --download or both, or `limits clear`")
     limit["engine"] = arguments.engine or (known or {}).get("engine") or str(LimitEngine.AUTO)
     limit["traffic"] = arguments.traffic or (known or {}).get("traffic") or str(Traffic.ALL)
     return limit | valid_interface(arguments, known, limit)
@@ -220,6 +223,10 @@ def _target(arguments: argparse.Namespace, known: dict[str, Any] | None) -> tupl
             return kind, _parsed(kind, said, f"--{kind}: ")
     if known is not None:
         return LimitKind(known["kind"]), str(known["target"])
+    if arguments.name is None:
+        raise UsageError(
+            "say which limit, by its NAME or by what it limits: --unit backup.service, --slice or --cgroup"
+        )
     try:
         kind = cgroups.kind_of(arguments.name)
         return kind, cgroups.PARSERS[kind](arguments.name)
@@ -236,16 +243,39 @@ def _parsed(kind: LimitKind, text: str, where: str) -> str:
         raise UsageError(f"{where}{invalid.summary}: {invalid.advice}") from None
 
 
-def _known(service: Client, name: str) -> dict[str, Any] | None:
-    """The limit of this name that there is."""
-    return next((limit for limit in service.call("limits.list")["limits"] if limit["name"] == name), None)
+def _meant(arguments: argparse.Namespace, limits: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The limit that there is and that is said, by its name or else by its target, where nothing else is said of it."""
+    mine = [limit for limit in limits if limit["origin"] != "default"]
+    said = [target for kind in LimitKind if (target := getattr(arguments, kind)) is not None]
+    target = arguments.name if not said else said[0] if arguments.name is None else None
+    named = next((limit for limit in mine if limit["name"] == arguments.name), None)
+    return named or next((limit for limit in mine if limit["target"] == target), None)
+
+
+def _holds(service: Client, name: str) -> bool:
+    """Whether the service has a limit by this name, or of this target."""
+    return any(name in (limit["name"], limit["target"]) for limit in service.call("limits.list")["limits"])
+
+
+def _alone(arguments: argparse.Namespace, options: Options) -> AbstractContextManager[None]:
+    """What is read of the file is what is changed in it."""
+    if not arguments.save:
+        return nullcontext()
+    from glacic.ctlplane import saving
+
+    return saving.alone(options.config)
 
 
 def _same_file(service: Client, options: Options) -> None:
     """Raise where the service runs another configuration than the one that would be edited."""
     runs = service.call("status")["config"]
-    if runs != str(options.config.absolute()):
+    if _place(Path(runs)) != _place(options.config):
         raise GlacicError(f"the service runs {runs}: say --config {runs} to save a limit there")
+
+
+def _place(path: Path) -> Path:
+    """A file by its name, which may be a link, in the folder that it is really in."""
+    return path.parent.resolve() / path.name
 
 
 def _save(change: Any, so_far: str) -> None:

@@ -33,6 +33,7 @@ from glacic.errors import GlacicError, KernelRefused, NoCommand, NoProgram, Unre
 
 SYSTEMD = Path("/run/systemd/system")  # there while systemd is the init system: sd_booted(3)
 ACTIVE_S = 10.0  # until a limit is in force: the service sees a new cgroup within 200 ms
+_PREFIX = "glacic-run-"  # of cgroups; the number of the process that has made one follows
 _PAUSE_S = 0.02
 _LEAVE_S = 0.1  # between looks at whether what the command left behind has ended
 _DESCRIPTION_MAX = 200  # characters of the command that systemctl shows
@@ -80,8 +81,8 @@ def run_run(arguments: argparse.Namespace, options: Options) -> int:
         raise UsageError("limits run: say which command, behind --")
     if not arguments.upload and not arguments.download:
         raise UsageError("limits run: say --upload, --download or both")
-    token = f"run-{os.getpid()}-{secrets.token_hex(3)}"
-    name = token if arguments.name is None else valid_name(arguments.name)
+    token = f"{os.getpid()}-{secrets.token_hex(3)}"
+    name = f"run-{token}" if arguments.name is None else valid_name(arguments.name)
     said = {"engine": arguments.engine or LimitEngine.AUTO, "traffic": arguments.traffic or Traffic.ALL}
     valid_interface(arguments, None, said)
     _look_for(words[0])
@@ -89,7 +90,7 @@ def run_run(arguments: argparse.Namespace, options: Options) -> int:
         standing = service.call("limits.list")
     if any(limit["name"] == name for limit in standing["limits"]):
         raise UsageError(f"there is a limit {name} already: say another --name")
-    place = Place.new(f"glacic-{token}", standing["mount"])
+    place = Place.new(f"{_PREFIX}{token}", standing["mount"])
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # one that was ignored would take the command's end away
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD})
     try:
@@ -186,6 +187,7 @@ class Place:
         where = Path(mount)
         if SYSTEMD.is_dir() and shutil.which("systemd-run"):
             return cls(name, where, None)
+        _sweep(where)
         folder = where / name
         try:
             folder.mkdir()
@@ -233,6 +235,15 @@ class Place:
                     continue
                 warn(f"the cgroup {self._folder} stays: {error.strerror}")
             return
+
+
+def _sweep(mount: Path) -> None:
+    """Remove the empty cgroups of earlier ones that were killed."""
+    for left in mount.glob(f"{_PREFIX}*"):
+        owner = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            with suppress(OSError):  # what its command has left still runs there
+                left.rmdir()
 
 
 class Gate:
@@ -305,7 +316,7 @@ def environment(proc: Path = Path("/proc")) -> dict[bytes, bytes] | None:
 def cgroup_of(pid: int, proc: Path = Path("/proc")) -> str:
     """The cgroup of version 2 that a process is in, relative to the mount; "" where there is none, or the root."""
     try:
-        lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+        lines = (proc / str(pid) / "cgroup").read_text(errors="surrogateescape").split("\n")
     except OSError:
         return ""
     return next((line[len("0::/") :] for line in lines if line.startswith("0::/")), "")

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from glacic.config.rates import bytes_text, rate_text
-from glacic.ctlplane.cli.options import Options, add_common, table
+from glacic.ctlplane.cli.options import Options, add_common, say, table
 
 DIRECTIONS = ("upload", "download")
 SECOND_S = 1.0
@@ -170,6 +170,8 @@ def show(rows: list[Row], options: Options) -> None:
     if sys.stdout.isatty():
         print(_CLEAR, end="")
     table(at[11:19] + " UTC", ("name", "direction", "now", "limit", "of it", "dropped", "first second"), lines)
+    if not lines:
+        say("no limit is in force now: `glacic limits list` says why")
     sys.stdout.flush()
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import glacic
+from glacic.config.load import load
 from glacic.ctlplane.cli import limits_change, main
 from glacic.errors import GlacicError
 
@@ -78,6 +82,19 @@ def test_what_is_not_said_of_a_limit_stays(service: Any, row: Any, capsys: Any) 
     assert capsys.readouterr().out.startswith(said)
 
 
+def test_a_limit_is_meant_by_what_it_limits_where_nothing_else_is_said(service: Any, row: Any) -> None:
+    default = row("default:nginx.service", target="nginx.service", origin="default")
+    service.answers["limits.list"]["limits"] = [default, row()]
+    for words in (["backup.service"], ["--unit", "backup.service"]):
+        assert limits(service, "set", *words, "--upload", "5 mbit") == 0
+    first, second = service.args("limits.set")
+    assert first == second
+    assert (first["name"], first["target"], first["download"]) == ("backup", "backup.service", 2 << 20)
+    assert limits(service, "set", "--unit", "nginx.service", "--upload", "5 mbit") == 0
+    assert limits(service, "set", "--slice", "web.slice", "--upload", "5 mbit") == 0
+    assert [args["name"] for args in service.args("limits.set")[2:]] == ["nginx.service", "web.slice"]
+
+
 def test_a_direction_is_taken_away_and_an_engine_changed(service: Any, row: Any) -> None:
     service.answers["limits.list"]["limits"] = [row(upload=125_000, engine="shape", interface="eth0")]
     words = ["--upload", "none", "--engine", "nft", "--traffic", "internet", "--slice", "b.slice"]
@@ -98,6 +115,7 @@ def test_a_direction_is_taken_away_and_an_engine_changed(service: Any, row: Any)
     ("words", "says"),
     [
         (["web", "--upload", "1 mbit"], "there is no limit web yet: say what it limits, --unit backup.service"),
+        (["--upload", "1 mbit"], "say which limit, by its NAME or by what it limits"),
         (["backup", "--download", "none"], "limit backup would limit nothing"),
         (["web", "--unit", "nginx", "--upload", "1 mbit"], 'write "nginx.service"'),
         (["web", "--cgroup", "../x", "--upload", "1 mbit"], "leads out of the hierarchy"),
@@ -180,6 +198,27 @@ def test_save_of_another_file_than_the_services_is_refused(service: Any, tmp_pat
     assert limits(service, "clear", "backup", "--save") == 1
     assert capsys.readouterr().err.count("the service runs /etc/glacic/glacic.hcl: say --config") == 2
     assert service.args("limits.set") + service.args("limits.clear") == []
+
+
+def test_the_services_file_may_be_named_by_another_way_to_its_folder(
+    service: Any, config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    service.answers["status"] = {"config": str(tmp_path / "link" / ".." / tmp_path.name / config.name)}
+    assert limits(service, "set", "backup", "--upload", "5 mbit", "--save") == 0
+    assert "5 mbit" in config.read_text()
+
+
+def test_commands_that_save_at_one_time_all_do(service: Any, config: Path, capsys: Any) -> None:
+    """Each in a process of its own, as people have them."""
+    words = [sys.executable, "-m", "glacic", "limits", "set", "--save", "--upload", "1 mbit"]
+    words += ["--socket", str(service.path), "-c", str(config)]
+    ours = Path(glacic.__file__).parents[1]
+    running = [
+        subprocess.Popen([*words, f"x{number}", "--unit", f"x{number}.service"], cwd=ours) for number in range(6)
+    ]
+    assert [process.wait(120) for process in running] == [0] * 6
+    assert {limit.name for limit in load(config).limits} == {"backup", *(f"x{number}" for number in range(6))}
 
 
 def test_what_cannot_be_saved_is_not_set_either(service: Any, config: Path, capsys: Any) -> None:

@@ -166,6 +166,24 @@ def test_a_command_that_a_signal_ends_is_told_by_that_signal(run: Run, service: 
     assert len(service.args("limits.clear")) == 1
 
 
+def test_what_one_that_was_killed_has_left_goes_with_the_next(run: Run, service: Any, mount: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, lives = mount / f"glacic-run-{ended.pid}-0a1b2c", mount / f"glacic-run-{os.getpid()}-0a1b2c"
+    left.mkdir()
+    lives.mkdir()
+    try:
+        assert run(*RATE, "--", "true").returncode == 0
+        assert (left.exists(), lives.exists()) == (False, True)
+    finally:
+        lives.rmdir()
+
+
+def test_the_exit_code_is_the_commands_where_there_is_no_output(service: Any) -> None:
+    line = command(service, *RATE, "--", "sh", "-c", "exit 6")
+    assert subprocess.run(["sh", "-c", '"$@" >&-', "sh", *line]).returncode == 6
+
+
 def test_the_command_has_its_words_and_none_of_our_files_or_signals(run: Run) -> None:
     words = ["--", "--json", "$HOME", "a b", "-c", "", "limits"]
     shown = run(*RATE, "--", "sh", "-c", 'printf "<%s>" "$@"', "sh", *words)

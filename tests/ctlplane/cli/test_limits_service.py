@@ -103,6 +103,16 @@ def test_what_is_set_is_saved_and_is_the_files_after_a_reload(glacic: Glacic) ->
     assert glacic.config.read_text().startswith("# ours\n")
 
 
+def test_a_limit_is_changed_and_cleared_by_the_unit_that_it_is_for(glacic: Glacic) -> None:
+    glacic.cli("limits", "set", "backup.service", "--download", "3 MiB/s")
+    assert [(limit["name"], limit["download"]) for limit in standing(glacic).values()] == [("backup", 3 * MIB)]
+    glacic.configure(FILE + 'limit "web" {\n  unit   = "web.service"\n  upload = "1 mbit"\n}\n')
+    answer = glacic.json("limits", "clear", "backup.service", "--save")
+    assert answer == {"cleared": "backup", "saved": str(glacic.config)}
+    assert 'limit "backup"' not in glacic.config.read_text()
+    assert standing(glacic) == {}
+
+
 def test_what_is_not_known_or_cannot_be_is_told(glacic: Glacic) -> None:
     for words, code in ((["show", "x"], 1), (["clear", "x"], 1), (["set", "x", "--upload", "1 mbit"], 2)):
         assert glacic.cli("limits", *words, check=False).returncode == code

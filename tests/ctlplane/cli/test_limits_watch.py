@@ -161,6 +161,13 @@ def test_what_is_nothing_is_left_empty(row: Any, capsys: pytest.CaptureFixture[s
     assert line.split() == ["backup", "download", "0", "B/s", "2", "MiB/s", "(16.8", "Mbit/s)", "0%"]
 
 
+def test_where_nothing_is_limited_now_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    limits_watch.show([], Options())
+    assert capsys.readouterr().out.endswith("no limit is in force now: `glacic limits list` says why\n")
+    limits_watch.show([], Options(json=True))
+    assert json.loads(capsys.readouterr().out)["limits"] == []
+
+
 @pytest.mark.parametrize("count", ["0", "\u0663", "-1", "x", "1.5", "9" * 12])
 def test_counts_that_cannot_be(count: str) -> None:
     with pytest.raises(SystemExit) as ended:
