@@ -36,17 +36,20 @@ CANNOT_BY_CGROUP = (
     "sockets that were open before their process came into the cgroup stay without a limit",
     "forwarded traffic has no cgroup, so containers and virtual machines behind a bridge are not limited",
 )
-_THROWN = "what is over the rate is thrown away, not delayed; after a pause a second's worth and the burst pass at once"
+_THROWN = "what is over the rate is thrown away, not delayed; after a pause {} passes at once"
 CANNOT_OF = {  # by the engine that holds it
-    "nft": ("incoming ICMP and packets of raw sockets have no socket that nftables finds: they pass", _THROWN),
-    "bpf": (_THROWN,),
+    "nft": (
+        "incoming ICMP and packets of raw sockets have no socket that nftables finds: they pass",
+        _THROWN.format("one and a quarter seconds' worth, at least 128 KiB,"),
+    ),
+    "bpf": (_THROWN.format("0.3 seconds' worth"),),
     "shape": (
         "an interface is limited that has a default route, or the one that is named: traffic over others passes",
         "downloads on a connection that this machine has sent nothing on pass, and so do later fragments of a datagram",
     ),
     "police": (
         "it limits everything on its interface, whoever sends it, and what is forwarded: not this cgroup alone",
-        _THROWN,
+        _THROWN.format("a quarter of a second's worth, at least 128 KiB,"),
     ),
 }
 
