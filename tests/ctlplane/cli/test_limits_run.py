@@ -57,7 +57,7 @@ def command(service: Any, *words: str, patch: str = WITHOUT_SYSTEMD, variables: 
     this = f"PYTHONPATH={Path(glacic.__file__).parents[1]}"
     start = START.format(patch)
     return [
-        "env",
+        *("env", "--default-signal"),  # whoever runs the tests in the background has a shell that ignores some
         *variables,
         this,
         sys.executable,
@@ -212,7 +212,7 @@ def test_the_command_has_the_environment_that_we_were_given(run: Run) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_are_passed_on(service: Any, number: signal.Signals) -> None:
-    script = f"trap 'echo got; exit 3' {number.name[3:]}; echo ready; while :; do sleep 0.05; done"
+    script = f"trap 'echo got; exit 3' {number.name[3:]}; echo ready; for i in $(seq 600); do sleep 0.05; done"
     with subprocess.Popen(
         command(service, *RATE, "--", "sh", "-c", script), stdout=subprocess.PIPE, text=True
     ) as process:
@@ -259,7 +259,7 @@ def test_what_the_command_leaves_running_stays_limited_until_it_ends(service: An
 
 
 def test_a_signal_reaches_what_the_command_has_left_running(service: Any) -> None:
-    script = "(trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done) & exit 5"
+    script = "(trap 'exit 0' TERM; echo ready; for i in $(seq 600); do sleep 0.05; done) & exit 5"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command(service, *RATE, "--", "sh", "-c", script), text=True, **pipes) as process:
         assert process.stdout is not None
