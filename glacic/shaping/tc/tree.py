@@ -27,7 +27,7 @@ _LENT_BURST = 1600
 _MIN_BURST = 32 << 10  # bytes: HTB lets a larger packet go too, and makes the next ones wait for it
 _BURST_S = 0.05  # how late a queue may be served without losing rate
 _QUANTUM = range(1514, 200_000)  # bytes that a class sends before the next one's turn (HTB warns of others)
-_MIN_QUEUE = 72 << 10  # bytes: one of the largest packets. Two are 2.6 s of 50 KiB/s, and TCP takes for lost what waits
+_MIN_QUEUE = 72 << 10  # bytes: one of the largest packets; what more does to slow downloads: decision 0013
 _MAX_QUEUE = 1 << 30  # what a message to bfifo can say has 31 bits
 _QUEUE_S = 0.5
 

@@ -77,7 +77,7 @@ def test_the_largest_packets_and_a_late_timer_cost_no_rate(rate: int) -> None:
 def test_nobody_waits_for_long_behind_a_slow_limit() -> None:
     one = item("a", download=50 * KIB)
     (bucket,) = tree.buckets([one], numbered(one), DOWNLOAD).values()
-    assert bucket.queue / bucket.rate < 1.5  # seconds; with 2.6 TCP counted as lost what was waiting
+    assert bucket.queue / bucket.rate < 1.5  # seconds; with 2.6 downloads by bbr got 55 to 92 % (decision 0013)
 
 
 def test_what_the_engine_cannot_hold_is_refused() -> None:
