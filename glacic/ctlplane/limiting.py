@@ -82,9 +82,7 @@ class Limiting:
         self._shares: dict[str, tuple[Item, ...]] = {}  # what each engine was told last
         self._changing = asyncio.Lock()  # what is wanted; around the next one
         self._writing = asyncio.Lock()  # what is in force
-        self._writer = ThreadPoolExecutor(
-            1, "limits"
-        )  # no engine has two callers, also where one of them was cancelled
+        self._writer = ThreadPoolExecutor(1, "limits")  # so no engine has two callers, also where one was cancelled
         self._news = asyncio.Event()
 
     def wanted(self) -> dict[str, Limit]:
@@ -152,17 +150,18 @@ class Limiting:
         return chosen.why if (limit.upload and not chosen.upload) or (limit.download and not chosen.download) else ""
 
     async def run(self) -> None:
-        """Follow the cgroups, for as long as the service runs."""
-        try:
-            while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):  # wait_for would lose a cancellation that comes with news
-                        await self._news.wait()
-                self._news.clear()
-                await self.hold()
-        finally:
-            self._unfollow()
-            self._writer.shutdown(wait=False)
+        """Follow the cgroups, until it is cancelled. What a trial that is taken back then says is still held."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):  # wait_for would lose a cancellation that comes with news
+                    await self._news.wait()
+            self._news.clear()
+            await self.hold()
+
+    def close(self) -> None:
+        """Nothing is held anew from now on; what is in the kernel stays."""
+        self._unfollow()
+        self._writer.shutdown(wait=False)
 
     async def standing(self) -> list[Standing]:
         """Every limit with what it has counted, those of the default limit last. Raises GlacicError."""

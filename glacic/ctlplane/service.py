@@ -365,6 +365,7 @@ class Service:
         await self.worker.stop()
         await self.worker.close()
         await self._server.close()
+        self.limits.close()
         if self.store is not None:
             self.store.close()
         self._audit("stop")

@@ -101,8 +101,26 @@ def running(limits: Limiting, story: Callable[[], Coroutine[Any, Any, None]]) ->
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+            limits.close()
 
     asyncio.run(tell())
+
+
+def test_what_a_stop_takes_back_is_held_although_nothing_is_followed_any_more(folder: Slice) -> None:
+    engine = Notes()
+    limits = managed(folder, engine)
+    cgroup = folder.make("a.service")
+
+    async def tell() -> None:
+        following = asyncio.create_task(limits.run())
+        await asyncio.sleep(0)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await limits.configure(config(unit("a")))
+        limits.close()
+
+    asyncio.run(tell())
+    assert engine.puts[-1] == (Item(name="a", cgroup=cgroup, upload=MIB),)
 
 
 async def until(true: Callable[[], bool]) -> None:

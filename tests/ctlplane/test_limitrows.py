@@ -55,7 +55,7 @@ def ask(
         limiting = Limiting({}, able, lambda: Hierarchy(Path("/proc/no/such")))
         await limiting.configure(Config(path=Path("x"), limits=limits, default_limit=default))
         answer = await getattr(LimitRequests(limiting, state_dir), do)(args, "user root")
-        limiting._unfollow()
+        limiting.close()
         return answer
 
     return asyncio.run(tell())
@@ -214,7 +214,7 @@ def test_what_the_default_limit_makes_is_shown_and_cannot_be_cleared_alone(syste
                 with pytest.raises(GlacicError, match=r"default:x\.service is what default_limit makes: set one for x"):
                     await requests.clear({"name": name}, "user root")
         finally:
-            limiting._unfollow()
+            limiting.close()
 
     asyncio.run(tell())
 
