@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,19 +14,25 @@ from typing import Any, cast
 from unittest import mock
 
 from fuzz.targets import Check
-from glacic.ctlplane import logs, protocol
+from glacic.ctlplane import limiting, logs, protocol
 from glacic.ctlplane import server as module
 from glacic.ctlplane.audit import AuditTrail
 from glacic.ctlplane.handlers import Handlers
+from glacic.ctlplane.limiting import Limiting
 from glacic.ctlplane.server import Server
 from glacic.ctlplane.service import Service
 from glacic.errors import GlacicError
 from glacic.learning.cache import Batch, Written
 from glacic.learning.flow import FlowKey, FlowState
 from glacic.learning.store import Store
+from glacic.shaping.cgroups import Hierarchy
+from glacic.shaping.choose import NFT_ALONE
 
 # What can be answered without a kernel and a revision.
-REQUESTS = ("flows.list", "flows.show", "flows.set", "learn.status", "learn.on", "learn.off", "audit")
+REQUESTS = (
+    *("flows.list", "flows.show", "flows.set", "learn.status", "learn.on", "learn.off", "audit"),
+    *("limits.list", "limits.show", "limits.set", "limits.clear", "limits.engines", "limits.watch"),
+)
 UNPACED = (1e9, 1e9)  # requests per second, and at once: here more of them are wanted
 _OTHER = b'{"do":"learn.status"}\n'
 ANSWER_S = 20.0
@@ -53,8 +60,9 @@ class _Silent:
 class _Service:
     """As much of a service as these requests see."""
 
-    def __init__(self, store: Store, trail: AuditTrail) -> None:
-        self.store, self.trail, self.worker = store, trail, _Worker()
+    def __init__(self, store: Store, trail: AuditTrail, state_dir: Path) -> None:
+        self.store, self.trail, self.worker, self.state_dir = store, trail, _Worker(), state_dir
+        self.limits = Limiting({}, NFT_ALONE, lambda: Hierarchy(state_dir))  # a hierarchy without a unit
 
     async def change(self, do: str, **args: Any) -> dict[str, Any]:
         return await self.worker.call(do, **args)
@@ -68,14 +76,20 @@ def control() -> Iterator[Check]:
         keys = [FlowKey("lan_wan", source, 6, port) for port in (22, 443)]
         store.write(Batch(added=[Written(key, FlowState.ALLOWED, 1, 1, 0, "tofu") for key in keys]))
         trail, path = AuditTrail(Path(folder, "audit.log")), Path(folder, "socket")
-        table = Handlers(cast(Service, _Service(store, trail))).table()
+        table = Handlers(cast(Service, service := _Service(store, trail, Path(folder)))).table()
         requests = {name: table[name] for name in REQUESTS}
         unpaced, silent = mock.patch.object(module, "REQUESTS", UNPACED), mock.patch.object(logs, "logger", _Silent)
-        with unpaced, silent, asyncio.Runner() as runner:
+        as_it_is = mock.patch.object(limiting, "NICE", os.getpriority(os.PRIO_PROCESS, 0))
+        with unpaced, silent, as_it_is, asyncio.Runner() as runner:
             server = Server(path, requests, trail)
             runner.run(server.start())
             yield lambda data: _check(runner.run(asyncio.wait_for(_talk(path, data), ANSWER_S)))
-            runner.run(server.close())
+            runner.run(_ended(server, service))
+
+
+async def _ended(server: Server, service: _Service) -> None:
+    await server.close()
+    service.limits.close()
 
 
 def _check(answers: list[bytes]) -> None:
