@@ -20,12 +20,12 @@ without limits differ by stands first (`nothing, again`). Below the engines: the
 tables written by hand, each with one part more.
 
 A hook alone costs something, and finding the socket's cgroup costs most, so no table of nftables can be free. What can
-be done is done: one lookup for each level of the hierarchy in use, whatever the number of limits, and no hook in a
-direction without limits. The bpf engine is attached to the limited cgroups, and its programs run for no others. What a
-received packet pays all the same, some 10 ns, is within the target but more than two runs without limits differ by; it
-was not taken apart. `auto` takes nft nevertheless: a tenth of a microsecond is for those who count single datagrams
-([decision 0011](decisions/0011-limits-in-a-table-of-their-own.md) could not measure it in bulk TCP), and bpf takes a
-service that may load programs. The target's 1.02 is this bench's choice of what counts as nothing."""
+be done is done: one lookup for each level of the hierarchy in use, whatever the number of limits, no hook in a
+direction without limits, and no table at all while no limited unit runs. The bpf engine is attached to the limited
+cgroups, and its programs run for no others. `auto` takes nft nevertheless: a tenth of a microsecond is for those who
+count single datagrams ([decision 0011](decisions/0011-limits-in-a-table-of-their-own.md) could not measure it in bulk
+TCP), and bpf takes a service that may load programs. The target's 1.02 is this bench's choice of what counts as
+nothing."""
 
 NFT, BPF, SHAPE, AGAIN = "nft", "bpf", "shape", "nothing, again"
 NOISE = 0.02  # so much more than 1 counts as nothing: twice what two runs without limits differ by at most
